@@ -1,0 +1,274 @@
+"""The result: where one generation was decided.
+
+A ``Trace`` holds the curve with its joint draws, the steps of the path, the draws behind it and what they cost.
+Windows, forks and the JSON are read off it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.source import JSON, Draw
+from blinkscope.feature import OTHER
+from blinkscope.posterior import Posterior
+from blinkscope.window import TokenWindow, token_windows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA = 1
+Status = Literal["complete", "budget", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the path: a token of a text, with its probability and that of leaving the path there."""
+
+    text: str
+    p: float
+    off_path: float
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """When to stop and what to call a window. May change between analyses of one run; nothing is drawn twice.
+
+    error: stop when the largest posterior standard deviation over rows and labels is at most this.
+    continuations, generated_tokens: hard budgets; the first one reached stops.
+    delta, max_width, level: see ``token_windows``.
+    """
+
+    error: float = 0.05
+    continuations: int | None = None
+    generated_tokens: int | None = None
+    delta: float = 0.5
+    max_width: int | None = None
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.error < 1:
+            raise UserError(f"error is {self.error}; it is a standard deviation of a probability, in (0, 1).")
+        if not 0 < self.delta <= 1:
+            raise UserError(f"delta is {self.delta}; a window's change must lie in (0, 1].")
+        if not 0 < self.level < 1:
+            raise UserError(f"level is {self.level}; it must lie strictly between 0 and 1.")
+        if self.max_width is not None and self.max_width < 1:
+            raise UserError(f"max-width is {self.max_width}; a window covers at least 1 token.")
+        for name, budget in (("continuations", self.continuations), ("generated-tokens", self.generated_tokens)):
+            if budget is not None and budget < 1:
+                raise UserError(f"{name} is {budget}; a budget is a positive whole number.")
+
+
+@dataclass(frozen=True)
+class Fork:
+    """What one alternative token led to.
+
+    position: tokens kept before it. p: its probability there. labels: how often each outcome followed.
+    """
+
+    position: int
+    token: str
+    p: float
+    labels: dict[str, int]
+
+    @property
+    def continuations(self) -> int:
+        return sum(self.labels.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took. Tokens are the currency; seconds are the machine's."""
+
+    continuations: int = 0
+    generated_tokens: int = 0
+    scored_tokens: int = 0
+    predicted_tokens: int = 0
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Where one generation was decided, with stated error.
+
+    settings: what was asked, for display: ``prompt``, ``model``, ``method``, ``estimator``, ``sampling``, ``seed``.
+    steps: the generation, N of them; ``posterior`` has a row for each number of kept steps that the method looked at.
+    skipped_weight, unrecorded_weight: largest possible shift of any row by positions left out, and by alternatives
+        that the engine could not list.
+    truth: the exact curve on the same rows and labels, where the model's law is known.
+    notes: what a reader should know before trusting the numbers.
+    """
+
+    settings: Mapping[str, JSON]
+    text: str
+    steps: tuple[Step, ...]
+    final_label: str
+    posterior: Posterior
+    draws: tuple[Draw, ...] = field(repr=False)
+    target: Target
+    status: Status
+    cost: Cost
+    skipped_weight: float = 0.0
+    unrecorded_weight: float = 0.0
+    truth: Float[np.ndarray, "rows labels"] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.posterior.labels
+
+    @property
+    def curve(self) -> Float[np.ndarray, "rows labels"]:
+        """The estimated label law for each number of kept tokens."""
+        return self.posterior.mean
+
+    @property
+    def band(self) -> tuple[Float[np.ndarray, "rows labels"], Float[np.ndarray, "rows labels"]]:
+        """Lower and upper limits of the curve at the target's level."""
+        return self.posterior.band(self.target.level)
+
+    @property
+    def error(self) -> dict[str, float]:
+        """Asked-for and reached standard deviation: the largest over rows and labels, and the root mean square."""
+        sd = self.posterior.sd
+        return {
+            "asked": self.target.error,
+            "reached_max": float(sd.max()),
+            "reached_rms": float(np.sqrt((sd**2).mean())),
+        }
+
+    def windows(
+        self,
+        delta: float | None = None,
+        level: float | None = None,
+        *,
+        max_width: int | None = None,
+        at: Literal["tokens", "sentences", "steps"] = "tokens",
+    ) -> tuple[TokenWindow, ...]:
+        """Windows of the generation; ``at`` reads the same curve at the ends of sentences or of lines instead."""
+        if at not in ("tokens", "sentences", "steps"):
+            raise UserError(f"windows can be read at tokens, sentences or steps, not at {at!r}.")
+        return token_windows(
+            self.posterior,
+            self.final_label,
+            delta=self.target.delta if delta is None else delta,
+            max_width=max_width if max_width is not None else (self.target.max_width if at == "tokens" else None),
+            level=self.target.level if level is None else level,
+            rows=None if at == "tokens" else boundaries(self.steps, at),
+        )
+
+    @property
+    def forks(self) -> tuple[Fork, ...]:
+        """Every alternative that was tried, by position, the most probable first."""
+        found: dict[tuple[int, str], tuple[float, Counter[str]]] = {}
+        for draw in self.draws:
+            if draw.fork:
+                p = draw.payload.get("p", 0.0)
+                entry = found.setdefault((draw.stratum, draw.fork), (float(p) if isinstance(p, (int, float)) else 0.0, Counter()))
+                entry[1][draw.label if draw.label in self.labels else OTHER] += 1
+        forks = [Fork(position, token, p, dict(labels)) for (position, token), (p, labels) in found.items()]
+        return tuple(sorted(forks, key=lambda fork: (fork.position, -fork.p, fork.token)))
+
+    def covered(self, window: TokenWindow) -> str:
+        """The text that a window covers."""
+        return "".join(step.text for step in self.steps[window.start : window.end])
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``locate --json``; two results are equal when they agree in everything but ``timing``."""
+        low, high = self.band
+        return {
+            "schema": SCHEMA,
+            "status": self.status,
+            **self.settings,
+            "generation": {
+                "text": self.text,
+                "tokens": [{"id": s.id, "text": s.text, "p": s.p, "off_path": s.off_path} for s in self.steps],
+            },
+            "labels": list(self.labels),
+            "final_label": self.final_label,
+            "curve": {
+                "kind": "path",
+                "position": [int(i) for i in self.posterior.index],
+                "mean": self.curve.tolist(),
+                "low": low.tolist(),
+                "high": high.tolist(),
+                "level": self.target.level,
+            },
+            "windows": [
+                {
+                    "start": w.start,
+                    "end": w.end,
+                    "text": self.covered(w),
+                    "change": w.change,
+                    "low": w.low,
+                    "high": w.high,
+                    "probability": w.probability,
+                    "direction": w.direction,
+                    "before": w.before,
+                    "after": w.after,
+                }
+                for w in self.windows()
+            ],
+            "forks": [
+                {"position": f.position, "token": f.token, "p": f.p, "continuations": f.continuations, "labels": f.labels}
+                for f in self.forks
+            ],
+            "error": self.error,
+            "skipped_weight": self.skipped_weight,
+            "unrecorded_weight": self.unrecorded_weight,
+            "truth": None if self.truth is None else {"mean": self.truth.tolist()},
+            "notes": list(self.notes),
+            "cost": {
+                "continuations": self.cost.continuations,
+                "generated_tokens": self.cost.generated_tokens,
+                "scored_tokens": self.cost.scored_tokens,
+                "predicted_tokens": self.cost.predicted_tokens,
+            },
+            "timing": {"seconds": self.cost.seconds, "model_seconds": self.cost.model_seconds},
+        }
+
+    def with_cost(self, **changes: Any) -> Trace:
+        """The same result with corrected cost figures."""
+        return replace(self, cost=replace(self.cost, **changes))
+
+    def plot(self) -> Figure:
+        """The curve with its bands and windows, as a matplotlib figure."""
+        from blinkscope.report.figures import curve_figure
+
+        return curve_figure(self)
+
+    def _repr_html_(self) -> str:
+        from blinkscope.report.notebook import notebook_html
+
+        return notebook_html(self)
+
+
+def boundaries(steps: tuple[Step, ...], at: Literal["sentences", "steps"]) -> Float[np.ndarray, " boundaries"]:
+    """Numbers of kept tokens at which a sentence (or a line, for ``steps``) ends, the two ends included.
+
+    A sentence ends after ``.``, ``!`` or ``?`` (closing quotes and brackets belong to it) where white space, a line
+    break or nothing follows.
+    """
+    ends = [0.0]
+    for i, step in enumerate(steps):
+        following = steps[i + 1].text[:1] if i + 1 < len(steps) else ""
+        line_end = "\n" in step.text and following != "\n"
+        if at == "steps":
+            closed = line_end
+        else:
+            stripped = step.text.rstrip().rstrip("\"')]}”’*")
+            closed = line_end or (stripped.endswith((".", "!", "?")) and (not following or following.isspace()))
+        if closed:
+            ends.append(float(i + 1))
+    if ends[-1] != len(steps):
+        ends.append(float(len(steps)))
+    return np.asarray(ends)

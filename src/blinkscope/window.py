@@ -1,0 +1,141 @@
+"""Critical windows.
+
+``TokenWindow`` is the window of one generation: a short stretch of steps over which the label posterior of that very
+generation changes by at least delta in total variation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from blinkscope.divergence import total_variation
+from blinkscope.errors import UserError
+from blinkscope.posterior import Posterior
+
+LISTED_FROM = 0.5  # a window is listed from this probability on
+CERTAIN_FROM = 0.95  # and called certain from this one on
+
+
+@dataclass(frozen=True)
+class TokenWindow:
+    """An interval of the index over which the posterior changes by at least delta.
+
+    start, end: rows of the curve; it covers the steps start .. end - 1.
+    change: TV(pi_start, pi_end); low, high: its interval from joint draws.
+    probability: share of joint draws whose change reaches delta.
+    direction: sign of the change of the final label's probability; 0 where the interval of that change holds 0, that
+        is, where mass moves between other labels.
+    before, after: label laws at the two ends.
+    """
+
+    start: int
+    end: int
+    change: float
+    low: float
+    high: float
+    probability: float
+    direction: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+    @property
+    def certain(self) -> bool:
+        return self.probability >= CERTAIN_FROM
+
+
+def default_max_width(steps: int) -> int:
+    """Largest width of a window by default: a tenth of the generation, at least 3 steps."""
+    return max(3, round(steps / 10))
+
+
+def token_windows(
+    posterior: Posterior,
+    final_label: str,
+    *,
+    delta: float = 0.5,
+    max_width: int | None = None,
+    level: float = 0.95,
+    rows: Float[np.ndarray, " boundaries"] | None = None,
+) -> tuple[TokenWindow, ...]:
+    """Windows of one generation.
+
+    A candidate is an interval [a, b] with b - a <= max_width and TV(pi_a, pi_b) >= delta that contains no shorter such
+    interval. Candidates are taken shortest first, then by larger change, then the earlier; what overlaps one already
+    taken is dropped. Windows that fewer than half of the joint draws confirm are not listed.
+
+    Parameters
+    ----------
+    posterior : the curve of one path, ``mean`` of shape (rows, labels).
+    max_width : in units of the index; a tenth of the index's range, at least 3, by default.
+    rows : index values at which windows may start and end (for instance the ends of sentences); all by default. Widths
+        are then counted in steps between these, and the largest width is 1 where none is given.
+    """
+    if not 0 < delta <= 1:
+        raise UserError(f"delta is {delta}; a window's change must lie in (0, 1].")
+    index = posterior.index
+    if rows is None:
+        chosen = np.arange(len(index))
+        widths = index
+        limit = float(max_width if max_width is not None else default_max_width(int(index[-1] - index[0])))
+    else:
+        chosen = np.flatnonzero(np.isin(index, rows))
+        widths = np.arange(len(chosen), dtype=float)
+        limit = float(max_width if max_width is not None else 1)
+    if limit < 1:
+        raise UserError(f"the largest width of a window is {limit:g}; it must be at least 1.")
+    taken: list[tuple[int, int]] = []
+    for a, b in _candidates(posterior.mean[chosen], np.asarray(widths, dtype=float), delta, limit):
+        if all(b <= c or a >= d for c, d in taken):
+            taken.append((a, b))
+    windows = [_measure(posterior, int(chosen[a]), int(chosen[b]), final_label, delta, level) for a, b in sorted(taken)]
+    return tuple(window for window in windows if window.probability >= LISTED_FROM)
+
+
+def _candidates(
+    mean: Float[np.ndarray, "rows labels"], widths: Float[np.ndarray, " rows"], delta: float, limit: float
+) -> list[tuple[int, int]]:
+    """Minimal intervals whose change reaches delta, in the order in which they are chosen."""
+    found: list[tuple[float, float, int, int]] = []
+    nearest_end = len(mean)  # the smallest end of a qualifying interval that starts further right
+    for a in range(len(mean) - 2, -1, -1):
+        reach = int(np.searchsorted(widths, widths[a] + limit, side="right"))
+        change = total_variation(mean[a + 1 : min(reach, nearest_end)], mean[a])
+        hits = np.flatnonzero(change >= delta)
+        if len(hits):
+            b = a + 1 + int(hits[0])
+            found.append((widths[b] - widths[a], -float(change[hits[0]]), a, b))
+            nearest_end = b
+    return [(a, b) for _, _, a, b in sorted(found)]
+
+
+def _measure(posterior: Posterior, a: int, b: int, final_label: str, delta: float, level: float) -> TokenWindow:
+    before, after = posterior.mean[a], posterior.mean[b]
+    change = float(total_variation(before, after))
+    final = posterior.labels.index(final_label) if final_label in posterior.labels else None
+    if posterior.draws is None:
+        low = high = change
+        probability = 1.0
+        shift_low = shift_high = 0.0 if final is None else float(after[final] - before[final])
+    else:
+        tail = [(1 - level) / 2, (1 + level) / 2]
+        changes = total_variation(posterior.draws[:, a], posterior.draws[:, b])
+        low, high = (float(x) for x in np.quantile(changes, tail))
+        low, high = min(low, change), max(high, change)
+        probability = float((changes >= delta).mean())
+        shifts = np.zeros(1) if final is None else posterior.draws[:, b, final] - posterior.draws[:, a, final]
+        shift_low, shift_high = (float(x) for x in np.quantile(shifts, tail))
+    direction = 1 if shift_low > 0 else -1 if shift_high < 0 else 0
+    return TokenWindow(
+        start=int(posterior.index[a]),
+        end=int(posterior.index[b]),
+        change=change,
+        low=low,
+        high=high,
+        probability=probability,
+        direction=direction,
+        before=dict(zip(posterior.labels, (float(x) for x in before), strict=True)),
+        after=dict(zip(posterior.labels, (float(x) for x in after), strict=True)),
+    )
