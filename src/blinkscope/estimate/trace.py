@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 Status = Literal["complete", "budget", "interrupted"]
+Estimator = Literal["unbiased", "pooled"]
+ESTIMATORS: tuple[Estimator, ...] = ("unbiased", "pooled")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Target:
     error: stop when the largest posterior standard deviation over rows and labels is at most this.
     continuations, generated_tokens: hard budgets; the first one reached stops.
     delta, max_width, level: see ``token_windows``.
+    estimator: how the draws of the divergence method are read; see ``estimate/decomposition.py``.
     """
 
     error: float = 0.05
@@ -52,8 +55,11 @@ class Target:
     delta: float = 0.5
     max_width: int | None = None
     level: float = 0.95
+    estimator: Estimator = "unbiased"
 
     def __post_init__(self) -> None:
+        if self.estimator not in ESTIMATORS:
+            raise UserError(f"there is no estimator {self.estimator!r}; choose one of {', '.join(ESTIMATORS)}.")
         if not 0 < self.error < 1:
             raise UserError(f"error is {self.error}; it is a standard deviation of a probability, in (0, 1).")
         if not 0 < self.delta <= 1:
@@ -100,7 +106,7 @@ class Cost:
 class Trace:
     """Where one generation was decided, with stated error.
 
-    settings: what was asked, for display: ``prompt``, ``model``, ``method``, ``estimator``, ``sampling``, ``seed``.
+    settings: what was asked, for display: ``prompt``, ``model``, ``method``, ``sampling``, ``seed``.
     steps: the generation, N of them; ``posterior`` has a row for each number of kept steps that the method looked at.
     skipped_weight, unrecorded_weight: largest possible shift of any row by positions left out, and by alternatives
         that the engine could not list.
@@ -172,9 +178,10 @@ class Trace:
         found: dict[tuple[int, str], tuple[float, Counter[str]]] = {}
         for draw in self.draws:
             if draw.fork:
-                p = draw.payload.get("p", 0.0)
-                entry = found.setdefault((draw.stratum, draw.fork), (float(p) if isinstance(p, (int, float)) else 0.0, Counter()))
-                entry[1][draw.label if draw.label in self.labels else OTHER] += 1
+                p = draw.payload.get("p")
+                probability = float(p) if isinstance(p, (int, float)) else 0.0
+                _, labels = found.setdefault((draw.stratum, draw.fork), (probability, Counter()))
+                labels[draw.label if draw.label in self.labels else OTHER] += 1
         forks = [Fork(position, token, p, dict(labels)) for (position, token), (p, labels) in found.items()]
         return tuple(sorted(forks, key=lambda fork: (fork.position, -fork.p, fork.token)))
 
@@ -189,6 +196,7 @@ class Trace:
             "schema": SCHEMA,
             "status": self.status,
             **self.settings,
+            "estimator": self.target.estimator,
             "generation": {
                 "text": self.text,
                 "tokens": [{"id": s.id, "text": s.text, "p": s.p, "off_path": s.off_path} for s in self.steps],
@@ -219,8 +227,14 @@ class Trace:
                 for w in self.windows()
             ],
             "forks": [
-                {"position": f.position, "token": f.token, "p": f.p, "continuations": f.continuations, "labels": f.labels}
-                for f in self.forks
+                {
+                    "position": fork.position,
+                    "token": fork.token,
+                    "p": fork.p,
+                    "continuations": fork.continuations,
+                    "labels": fork.labels,
+                }
+                for fork in self.forks
             ],
             "error": self.error,
             "skipped_weight": self.skipped_weight,

@@ -48,6 +48,11 @@ class Sampling:
         if any(not text for text in self.stop):
             raise UserError("a stop text is empty; give the characters that end a generation.")
 
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens are given probability 0, so that the law may be a short list."""
+        return self.temperature == 0 or self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
 
 @dataclass(frozen=True, eq=False)
 class NextTokenLaw:

@@ -1,0 +1,41 @@
+# Two commands: `make demo` runs the main job on a real model, `make test` runs the tests. Each sets up what it needs.
+# `make test` needs Chromium for the tests that open the report (Debian: apt-get install chromium).
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test quick check clean
+
+demo: .venv/ready
+	$(BIN)/blinkscope locate 'Is a cat or a dog better for a small flat? Give one reason, then finish with "My choice: cat" or "My choice: dog".' \
+	    --feature 'regex:(?i)my choice: \W*(cat|dog)' --max-new-tokens 60 --seed 1 --error 0.1 --continuations 400 \
+	    -o demo/run.db --report demo/report.html
+	@echo "Open demo/report.html in a browser."
+
+test: .venv/ready-dev
+	$(BIN)/python -m pytest
+
+quick: .venv/ready-dev
+	$(BIN)/python -m pytest -m "not slow and not model and not browser"
+
+check: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable '.[hf]'
+	$(BIN)/blinkscope models --install smollm2
+	mkdir -p demo
+	touch $@
+
+.venv/ready-dev: .venv/ready
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo build dist

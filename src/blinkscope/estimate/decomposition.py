@@ -1,0 +1,134 @@
+"""The divergence method: off-path continuations only, wherever one more is worth most.
+
+Two estimators read the same draws. ``pooled`` is the mean of the smoother's joint draws, which share data between
+neighbouring positions. ``unbiased`` is the plain recursion on each position's own proportions.
+
+The unbiased mean stays unbiased although counts adapt to what was seen. Adaptive counts bias a plain pooled proportion,
+because a pilot that happens to agree with itself is not topped up. So every position's draws come in two halves: how
+many draws one half gets is decided from the labels of the other half alone, and gamma_s is the plain average of the two
+halves' proportions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from blinkscope.estimate import streams
+from blinkscope.estimate.allocation import best_counts, whole
+from blinkscope.estimate.counts import count, kept_labels
+from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.smoother import joint_draws, spread
+from blinkscope.estimate.source import Draw, Order, Stratum
+from blinkscope.estimate.trace import Estimator
+from blinkscope.posterior import Posterior
+
+PILOT = 1  # draws of each half of each open position in the first round
+SMALLEST_ROUND = 32  # draws, so that an engine's batch stays full
+GROWTH = 0.25  # cost of a later round, as a share of everything spent before it
+STEERING_PARTICLES = 400  # enough to decide where to draw next
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """The divergence decomposition of one path as a ``Method`` of the loop.
+
+    strata: the positions to draw at; key is the position.
+    limit: most labels kept apart. seed, generation: key of the streams.
+    """
+
+    recursion: Recursion
+    strata: tuple[Stratum, ...]
+    final_label: str
+    limit: int
+    seed: int
+    estimator: Estimator = "unbiased"
+    generation: int = 0
+    adaptive: bool = field(default=True, init=False)
+
+    def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
+        """A pilot everywhere, then rounds that lower the curve's largest variance most for their cost."""
+        if not self.strata:
+            return []
+        if round_ == 0:
+            weight = self.recursion.sensitivity(np.ones((self.recursion.steps + 1, 1)))[:, 0]
+            ranked = sorted(self.strata, key=lambda stratum: -weight[stratum.key])
+            return [Order(stratum.key, half, 0, PILOT) for half in (0, 1) for stratum in ranked]
+        labels, counts = self._counts(draws)
+        cost = self._cost()
+        spent = float((counts.sum(axis=(1, 2)) * cost).sum())
+        budget = max(SMALLEST_ROUND * float(np.mean([s.cost for s in self.strata])), GROWTH * spent) / 2
+        orders = []
+        if self.estimator == "unbiased":
+            spreads = [self._spread(counts[:, 1 - half], labels, round_, half) for half in (0, 1)]
+        else:
+            spreads = [self._spread(counts.sum(axis=1), labels, round_)] * 2
+        for half, per_draw in enumerate(spreads):
+            have = counts[:, half].sum(axis=1).astype(float)
+            extra = best_counts(self.recursion, per_draw, have, cost, budget) - have
+            for position, number in enumerate(whole(extra, cost, budget)):
+                if number:
+                    orders.append(Order(position, half, int(have[position]), int(number)))
+        return sorted(orders, key=lambda order: (-order.count, order.stratum, order.half))
+
+    def estimate(self, draws: Sequence[Draw]) -> Posterior:
+        labels, counts = self._counts(draws)
+        index = np.arange(self.recursion.steps + 1, dtype=float)
+        rng = streams.stream(self.seed, streams.BANDS, self.generation)
+        joint = joint_draws(self.recursion, counts.sum(axis=1), self._final(labels), rng)
+        if self.estimator == "pooled":
+            return Posterior(index, labels, joint.mean(axis=0), joint)
+        mean = self.recursion.curve(proportions(counts), self._final(labels))
+        return Posterior(index, labels, mean, self._about(mean, joint, counts))
+
+    def _about(
+        self,
+        mean: Float[np.ndarray, "rows labels"],
+        joint: Float[np.ndarray, "draws rows labels"],
+        counts: Int[np.ndarray, "steps halves labels"],
+    ) -> Float[np.ndarray, "draws rows labels"]:
+        """Joint draws about the unbiased mean, with its own standard deviation, which is larger than the smoother's.
+
+        Deviations are stretched entry by entry, so rows keep moving together, and draws are cut to [0, 1].
+        """
+        drawn = counts.sum(axis=2)
+        # Var((A + B) / 2) = v (1/n_A + 1/n_B) / 4; with one half empty the other one's proportion stands alone.
+        share = np.where((drawn > 0).all(axis=1), 0.25, 1.0)[:, None]
+        inverse = (share * np.divide(1.0, drawn, out=np.zeros(drawn.shape), where=drawn > 0)).sum(axis=1)
+        sampling = self.recursion.variance(spread(self.recursion, joint) * inverse[:, None])
+        center, own = joint.mean(axis=0), joint.var(axis=0)
+        stretch = np.sqrt(np.divide(np.maximum(sampling, own), own, out=np.ones_like(own), where=own > 0))
+        return np.clip(mean + (joint - center) * stretch, 0.0, 1.0)
+
+    def _spread(
+        self, counts: Int[np.ndarray, "steps labels"], labels: tuple[str, ...], *key: int
+    ) -> Float[np.ndarray, "steps labels"]:
+        """Expected variance of one draw at each position that was drawn from, as these counts suggest."""
+        rng = streams.stream(self.seed, streams.BANDS, self.generation, *key)
+        joint = joint_draws(self.recursion, counts, self._final(labels), rng, STEERING_PARTICLES)
+        return np.where(counts.sum(axis=1, keepdims=True) > 0, spread(self.recursion, joint), 0.0)
+
+    def _final(self, labels: tuple[str, ...]) -> Float[np.ndarray, " labels"]:
+        return np.asarray([label == self.final_label for label in labels], dtype=float)
+
+    def _counts(self, draws: Sequence[Draw]) -> tuple[tuple[str, ...], Int[np.ndarray, "steps halves labels"]]:
+        pilot_size = 2 * PILOT * len(self.strata)
+        labels = kept_labels(self.final_label, draws[:pilot_size], draws[pilot_size:], self.limit)
+        return labels, count(draws, labels, range(self.recursion.steps))
+
+    def _cost(self) -> Float[np.ndarray, " steps"]:
+        cost = np.ones(self.recursion.steps)
+        for stratum in self.strata:
+            cost[stratum.key] = stratum.cost
+        return cost
+
+
+def proportions(counts: Int[np.ndarray, "steps halves labels"]) -> Float[np.ndarray, "steps labels"]:
+    """Average over the halves of each half's proportions; over one where the other is empty; NaN where both are."""
+    drawn = counts.sum(axis=2, keepdims=True)
+    share = counts / np.maximum(drawn, 1)
+    halves = (drawn > 0).sum(axis=1)
+    return np.where(halves > 0, share.sum(axis=1) / np.maximum(halves, 1), np.nan)

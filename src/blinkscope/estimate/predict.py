@@ -1,0 +1,52 @@
+"""What a run will cost, said before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blinkscope.estimate.allocation import best_counts
+from blinkscope.estimate.decomposition import PILOT
+from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.source import Stratum
+
+TYPICAL_SPREAD = 0.08
+"""gamma (1 - gamma) at the worst row's forks, on average over what was measured; at most 0.25."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Expected number of continuations and of generated tokens."""
+
+    continuations: int
+    generated_tokens: int
+
+
+def predict(
+    recursion: Recursion, strata: Sequence[Stratum], error: float, spread: float = TYPICAL_SPREAD
+) -> Prediction:
+    """Continuations and tokens until the curve's largest standard deviation is ``error``.
+
+    The allocation is the one the divergence method uses, for a path whose forks all have the same spread; the pilot's
+    draws at every open position are the least that is spent.
+    """
+    if not strata:
+        return Prediction(0, 0)
+    cost = np.ones(recursion.steps)
+    spreads = np.zeros((recursion.steps, 1))
+    least = np.zeros(recursion.steps)
+    for stratum in strata:
+        cost[stratum.key] = stratum.cost
+        spreads[stratum.key] = spread
+        least[stratum.key] = 2 * PILOT
+    budget = 1.0
+    for _ in range(60):
+        counts = np.maximum(best_counts(recursion, spreads, least, cost, budget), least)
+        per_draw = np.divide(spreads, counts[:, None], out=np.zeros_like(spreads), where=counts[:, None] > 0)
+        variance = float(recursion.variance(per_draw).max())
+        if variance <= error**2:
+            break
+        budget = max(budget * min(variance / error**2, 2.0), 1.0)
+    return Prediction(round(float(counts.sum())), round(float((counts * cost).sum())))

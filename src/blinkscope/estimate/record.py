@@ -1,0 +1,188 @@
+"""Everything about one path that its analysis needs, in the form in which a run file keeps it.
+
+With a ``PathRecord`` and the stored draws a result can be computed again, with another delta, level or error, without
+the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.decomposition import Decomposition
+from blinkscope.estimate.loop import Method, Outcome
+from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
+from blinkscope.estimate.source import JSON, Stratum
+from blinkscope.estimate.trace import Cost, Step, Target, Trace
+from blinkscope.feature import OTHER
+
+METHODS = ("divergence", "grid", "bisect")
+DEFAULT_FRACTIONS = tuple(i / 10 for i in range(10))
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How draws are spent.
+
+    name: ``divergence`` (off-path continuations), ``grid`` (the paper's fractions) or ``bisect``.
+    fractions, resamples: of the grid; ``resamples`` is the bisection's too.
+    threshold: the bisection splits where the ends differ by at least this in total variation.
+    """
+
+    name: str = "divergence"
+    fractions: tuple[float, ...] = DEFAULT_FRACTIONS
+    resamples: int = 100
+    threshold: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.name not in METHODS:
+            raise UserError(f"there is no method {self.name!r}; choose one of {', '.join(METHODS)}.")
+        if self.resamples < 2:
+            raise UserError(f"resamples is {self.resamples}; a share needs at least 2 draws.")
+        if not 0 < self.threshold <= 1:
+            raise UserError(f"the bisection's threshold is {self.threshold}; it must lie in (0, 1].")
+        fraction_rows(1, self.fractions)
+
+    def to_json(self) -> dict[str, JSON]:
+        """The options that matter for this method."""
+        grid: dict[str, JSON] = {"fractions": list(self.fractions), "resamples": self.resamples}
+        bisect: dict[str, JSON] = {"resamples": self.resamples, "threshold": self.threshold}
+        return {"name": self.name, **{"divergence": {}, "grid": grid, "bisect": bisect}[self.name]}
+
+
+@dataclass(frozen=True)
+class PathRecord:
+    """One scored path.
+
+    listed: share of each position's off-path law that the engine could list.
+    strata: (key, cost) of every place where draws can be bought.
+    truth: labels and exact curve, where the model's law is known.
+    settings: what was asked, for display; see ``Trace``.
+    predicted_tokens: what the run was expected to generate, said before it drew anything.
+    """
+
+    settings: Mapping[str, JSON]
+    text: str
+    tokens: tuple[int, ...]
+    steps: tuple[Step, ...]
+    listed: tuple[float, ...]
+    strata: tuple[tuple[int, float], ...]
+    final_label: str
+    method: MethodOptions
+    seed: int
+    labels: int
+    scored_tokens: int
+    predicted_tokens: int
+    truth: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]] | None = None
+    notes: tuple[str, ...] = ()
+    generation: int = field(default=0)
+
+    @property
+    def recursion(self) -> Recursion:
+        return Recursion(
+            np.asarray([step.p for step in self.steps]), np.asarray([step.off_path for step in self.steps])
+        )
+
+    @property
+    def places(self) -> tuple[Stratum, ...]:
+        """The strata as the loop knows them."""
+        return tuple(Stratum(int(key), float(cost)) for key, cost in self.strata)
+
+    def method_of_loop(self, target: Target) -> Method:
+        """The method that this record's draws are ordered by and read with."""
+        shared: dict[str, Any] = {
+            "strata": self.places,
+            "final_label": self.final_label,
+            "limit": self.labels,
+            "seed": self.seed,
+            "generation": self.generation,
+        }
+        if self.method.name == "grid":
+            rows = fraction_rows(len(self.steps), self.method.fractions)
+            return Grid(rows=rows, resamples=self.method.resamples, **shared)
+        if self.method.name == "bisect":
+            return Bisection(resamples=self.method.resamples, threshold=self.method.threshold, **shared)
+        return Decomposition(recursion=self.recursion, estimator=target.estimator, **shared)
+
+    def trace(self, outcome: Outcome, target: Target, *, seconds: float = 0.0, model_seconds: float = 0.0) -> Trace:
+        """The result that the outcome of the loop amounts to."""
+        recursion = self.recursion
+        skipped = unrecorded = 0.0
+        if self.method.name == "divergence":
+            undrawn = (recursion.off_path > 0).astype(float)
+            undrawn[sorted({draw.stratum for draw in outcome.draws})] = 0.0
+            skipped = float(recursion.weight_of(undrawn).max(initial=0.0))
+            unlisted = np.where(undrawn > 0, 0.0, 1 - np.asarray(self.listed))
+            unrecorded = float(recursion.weight_of(unlisted).max(initial=0.0))
+        posterior = outcome.posterior
+        truth = None
+        if self.truth is not None:
+            truth = _on_labels(self.truth, posterior.labels)[posterior.index.astype(int)]
+        return Trace(
+            settings=self.settings,
+            text=self.text,
+            steps=self.steps,
+            final_label=self.final_label,
+            posterior=posterior,
+            draws=outcome.draws,
+            target=target,
+            status=outcome.status,
+            cost=Cost(
+                continuations=len(outcome.draws),
+                generated_tokens=round(sum(draw.cost for draw in outcome.draws)),
+                scored_tokens=self.scored_tokens,
+                predicted_tokens=self.predicted_tokens,
+                seconds=seconds,
+                model_seconds=model_seconds,
+            ),
+            skipped_weight=skipped,
+            unrecorded_weight=unrecorded,
+            truth=truth,
+            notes=self.notes,
+        )
+
+    def to_json(self) -> dict[str, JSON]:
+        return {**asdict(self), "method": self.method.to_json()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PathRecord:
+        """The record that ``to_json`` wrote; a document of another form is refused."""
+        try:
+            method = dict(document["method"])
+            if "fractions" in method:
+                method["fractions"] = tuple(method["fractions"])
+            truth = document["truth"]
+            return cls(
+                **{
+                    **document,
+                    "tokens": tuple(document["tokens"]),
+                    "steps": tuple(Step(**step) for step in document["steps"]),
+                    "listed": tuple(document["listed"]),
+                    "strata": tuple((key, cost) for key, cost in document["strata"]),
+                    "method": MethodOptions(**method),
+                    "truth": truth and (tuple(truth[0]), tuple(tuple(row) for row in truth[1])),
+                    "notes": tuple(document["notes"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise UserError(f"the run file's record of its path cannot be read ({error}).") from None
+
+
+def _on_labels(
+    truth: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], labels: tuple[str, ...]
+) -> Float[np.ndarray, "rows labels"]:
+    """The exact curve on the labels of the estimate; what is not among them goes to ``(other)`` where there is one."""
+    names, rows = truth
+    out = np.zeros((len(rows), len(labels)))
+    for name, column in zip(names, np.asarray(rows).T, strict=True):
+        if name in labels:
+            out[:, labels.index(name)] += column
+        elif OTHER in labels:
+            out[:, labels.index(OTHER)] += column
+    return out

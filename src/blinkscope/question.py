@@ -1,0 +1,85 @@
+"""What is asked of a model: the identity of a run, apart from the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.record import MethodOptions
+from blinkscope.feature import Feature, Reply
+from blinkscope.language.engine import Message
+from blinkscope.language.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the model, apart from the model itself; the identity of a run.
+
+    prompt: text of one user turn, or a conversation. A last assistant message is the generation to analyse.
+    generation: a transcript to analyse instead of a fresh sample.
+    feature: how outcomes are told apart; None takes the model's own labels.
+    ask: a follow-up question whose answer is labelled instead of the reply.
+    sampling: None takes the model's own settings.
+    """
+
+    prompt: str | tuple[Message, ...]
+    system: str | None = None
+    prefill: str = ""
+    generation: str | None = None
+    feature: str | Callable[[str], str | None] | Feature[Reply] | None = None
+    ask: str | None = None
+    sampling: Sampling | None = None
+    method: MethodOptions = field(default_factory=MethodOptions)
+    seed: int = 0
+    labels: int = 12
+
+    def __post_init__(self) -> None:
+        if self.labels < 2:
+            raise UserError(f"labels is {self.labels}; at least 2 outcomes must be kept apart.")
+        if self.seed < 0:
+            raise UserError(f"the seed is {self.seed}; it must be a whole number from 0 on.")
+        if self.generation is not None and not self.generation.strip():
+            raise UserError("the generation to analyse is empty; give its text, or leave it out for a fresh sample.")
+        if self.ask is not None and not self.ask.strip():
+            raise UserError("the follow-up question is empty; give the text of a user turn, or leave it out.")
+        if not isinstance(self.prompt, str):
+            if self.prompt and self.prompt[-1].role == "assistant" and self.generation is not None:
+                raise UserError("the messages end with an assistant's reply and a generation is given too; give one.")
+            if self.system is not None and any(message.role == "system" for message in self.prompt):
+                raise UserError("the messages have a system prompt and another one is given; give one.")
+
+    @property
+    def turns(self) -> str | tuple[Message, ...]:
+        """The conversation before the generation."""
+        turns = self.prompt
+        if not isinstance(turns, str):
+            turns = turns[:-1] if turns and turns[-1].role == "assistant" else turns
+        if self.system is None:
+            return turns
+        rest = (Message("user", turns),) if isinstance(turns, str) else turns
+        return (Message("system", self.system), *rest)
+
+    @property
+    def transcript(self) -> str | None:
+        """The generation to analyse, where one is given."""
+        if not isinstance(self.prompt, str) and self.prompt and self.prompt[-1].role == "assistant":
+            return self.prompt[-1].content
+        return self.generation
+
+
+def messages(items: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    """Chat messages from dictionaries with ``role`` and ``content``."""
+    out = []
+    for i, item in enumerate(items):
+        if isinstance(item, Message):
+            out.append(item)
+            continue
+        if not isinstance(item, Mapping) or not isinstance(item.get("content"), str):
+            raise UserError(f"message {i + 1} is {item!r}; a message is an object with a role and a text as content.")
+        if item.get("role") not in ("system", "user", "assistant"):
+            raise UserError(f"message {i + 1} has the role {item.get('role')!r}; use system, user or assistant.")
+        out.append(Message(item["role"], item["content"]))  # type: ignore[arg-type]
+    if not out:
+        raise UserError("there are no messages; give at least a user's.")
+    return tuple(out)
