@@ -7,7 +7,7 @@ refusal or compliance, the answer itself. Labels are strings. Three are reserved
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from blinkscope.errors import UserError
 
@@ -19,6 +19,7 @@ RESERVED = (UNPARSED, TRUNCATED, OTHER)
 SampleT = TypeVar("SampleT", contravariant=True)
 
 
+@runtime_checkable
 class Feature(Protocol[SampleT]):
     """Anything with a name that can be written down in a run file and a function from sample to label."""
 

@@ -35,6 +35,8 @@ class Question:
     labels: int = 12
 
     def __post_init__(self) -> None:
+        if not self.prompt or (isinstance(self.prompt, str) and not self.prompt.strip()):
+            raise UserError("the prompt is empty; give the text of a user's turn, or chat messages.")
         if self.labels < 2:
             raise UserError(f"labels is {self.labels}; at least 2 outcomes must be kept apart.")
         if self.seed < 0:

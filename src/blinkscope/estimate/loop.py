@@ -76,45 +76,74 @@ def run(
     record : called with every new draw as soon as it is finished.
     watch : called after every draw and after every round.
     """
-    stored = dict(known or {})
-    cost = {stratum.key: stratum.cost for stratum in method.strata}
-    draws: list[Draw] = []
-    error = float("nan")
-    status: Status = "complete"
-    round_ = 0
-    while True:
-        orders = method.orders(draws, round_)
-        if not orders:
-            break
-        affordable = within_budget(orders, cost, target, draws)
-        finished: dict[tuple[int, int], Draw] = {}
-        wanted = {(order.stratum, replicate) for order in affordable for replicate in order.replicates()}
-        finished.update((key, stored[key]) for key in sorted(wanted & stored.keys()))
-        tokens = sum(draw.cost for draw in draws) + sum(draw.cost for draw in finished.values())
-        try:
-            if source is None and len(finished) < len(wanted):
-                status = "interrupted"
-            elif source is not None and len(finished) < len(wanted):
-                for draw in source.draw(affordable, round_, frozenset(finished)):
-                    record(draw)
-                    finished[draw.stratum, draw.replicate] = draw
-                    tokens += draw.cost
-                    watch(Progress(round_, len(draws) + len(finished), tokens, error, target.error))
-        except KeyboardInterrupt:
-            status = "interrupted"
-        draws += [finished[key] for key in sorted(finished)]
-        if status == "interrupted":
-            break
-        if method.adaptive:
-            error = float(method.estimate(draws).sd.max())
-            watch(Progress(round_, len(draws), tokens, error, target.error))
-        if affordable != orders:
-            status = "budget"
-            break
-        if error <= target.error:
-            break
-        round_ += 1
-    return Outcome(tuple(draws), method.estimate(draws), status)
+    rounds = _Rounds(source, method, target, known or {}, record, watch)
+    try:
+        status = rounds.go()
+    except KeyboardInterrupt:
+        # What the open round has so far counts too; a run that is taken up again completes the round.
+        rounds.close()
+        status = "interrupted"
+    return Outcome(tuple(rounds.draws), method.estimate(rounds.draws), status)
+
+
+class _Rounds:
+    """The state of one run of the loop: the draws of the whole rounds, and those of the open one."""
+
+    def __init__(
+        self,
+        source: Source | None,
+        method: Method,
+        target: Target,
+        known: Mapping[tuple[int, int], Draw],
+        record: Callable[[Draw], None],
+        watch: Callable[[Progress], None],
+    ) -> None:
+        self.source, self.method, self.target = source, method, target
+        self.known, self.record, self.watch = known, record, watch
+        self.cost = {stratum.key: stratum.cost for stratum in method.strata}
+        self.draws: list[Draw] = []
+        self.open: dict[tuple[int, int], Draw] = {}
+        self.tokens = 0.0
+        self.error = float("nan")
+        self.round = 0
+
+    def go(self) -> Status:
+        while orders := self.method.orders(self.draws, self.round):
+            affordable = within_budget(orders, self.cost, self.target, self.draws)
+            wanted = {(order.stratum, replicate) for order in affordable for replicate in order.replicates()}
+            for key in sorted(wanted & self.known.keys()):
+                self._take(self.known[key])
+            if len(self.open) < len(wanted):
+                if self.source is None:
+                    self.close()
+                    return "interrupted"
+                for draw in self.source.draw(affordable, self.round, frozenset(self.open)):
+                    self.record(draw)
+                    self._take(draw)
+                    self._report()
+            self.close()
+            if self.method.adaptive:
+                self.error = float(self.method.estimate(self.draws).sd.max())
+                self._report()
+            if affordable != orders:
+                return "budget"
+            if self.error <= self.target.error:
+                return "complete"
+            self.round += 1
+        return "complete"
+
+    def close(self) -> None:
+        """The open round's draws join the others, in the order of their keys."""
+        self.draws += [self.open[key] for key in sorted(self.open)]
+        self.open = {}
+
+    def _take(self, draw: Draw) -> None:
+        self.open[draw.stratum, draw.replicate] = draw
+        self.tokens += draw.cost
+
+    def _report(self) -> None:
+        done = len(self.draws) + len(self.open)
+        self.watch(Progress(self.round, done, self.tokens, self.error, self.target.error))
 
 
 def within_budget(orders: list[Order], cost: Mapping[int, float], target: Target, draws: Sequence[Draw]) -> list[Order]:

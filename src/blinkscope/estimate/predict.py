@@ -12,6 +12,7 @@ from blinkscope.estimate.decomposition import PILOT
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import Stratum
 
+RESCALINGS = 4
 TYPICAL_SPREAD = 0.08
 """gamma (1 - gamma) at the worst row's forks, on average over what was measured; at most 0.25."""
 
@@ -41,12 +42,12 @@ def predict(
         cost[stratum.key] = stratum.cost
         spreads[stratum.key] = spread
         least[stratum.key] = 2 * PILOT
-    budget = 1.0
-    for _ in range(60):
-        counts = np.maximum(best_counts(recursion, spreads, least, cost, budget), least)
+    # Beyond the pilot the variance falls like one over the cost, so a few rescalings of the budget settle it.
+    budget = float((least * cost).sum())
+    for _ in range(RESCALINGS):
+        counts = best_counts(recursion, spreads, least, cost, budget)
         per_draw = np.divide(spreads, counts[:, None], out=np.zeros_like(spreads), where=counts[:, None] > 0)
-        variance = float(recursion.variance(per_draw).max())
-        if variance <= error**2:
-            break
-        budget = max(budget * min(variance / error**2, 2.0), 1.0)
-    return Prediction(round(float(counts.sum())), round(float((counts * cost).sum())))
+        excess = float(recursion.variance(per_draw).max()) / error**2
+        total = float((counts * cost).sum())
+        budget = max(total * excess - float((least * cost).sum()), 0.0)
+    return Prediction(round(float(counts.sum())), round(total))

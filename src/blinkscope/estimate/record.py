@@ -16,6 +16,7 @@ from jaxtyping import Float
 from blinkscope.errors import UserError
 from blinkscope.estimate.decomposition import Decomposition
 from blinkscope.estimate.loop import Method, Outcome
+from blinkscope.estimate.predict import Prediction, predict
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.source import JSON, Stratum
@@ -64,7 +65,6 @@ class PathRecord:
     strata: (key, cost) of every place where draws can be bought.
     truth: labels and exact curve, where the model's law is known.
     settings: what was asked, for display; see ``Trace``.
-    predicted_tokens: what the run was expected to generate, said before it drew anything.
     """
 
     settings: Mapping[str, JSON]
@@ -78,7 +78,6 @@ class PathRecord:
     seed: int
     labels: int
     scored_tokens: int
-    predicted_tokens: int
     truth: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]] | None = None
     notes: tuple[str, ...] = ()
     generation: int = field(default=0)
@@ -110,6 +109,14 @@ class PathRecord:
             return Bisection(resamples=self.method.resamples, threshold=self.method.threshold, **shared)
         return Decomposition(recursion=self.recursion, estimator=target.estimator, **shared)
 
+    def prediction(self, target: Target) -> Prediction:
+        """What a run to this target is expected to cost, budgets left aside; known before anything is drawn."""
+        if self.method.name == "divergence":
+            return predict(self.recursion, self.places, target.error)
+        rows = fraction_rows(len(self.steps), self.method.fractions) if self.method.name == "grid" else (0,)
+        costs = [stratum.cost for stratum in self.places if stratum.key in rows]
+        return Prediction(self.method.resamples * len(rows), round(self.method.resamples * sum(costs)))
+
     def trace(self, outcome: Outcome, target: Target, *, seconds: float = 0.0, model_seconds: float = 0.0) -> Trace:
         """The result that the outcome of the loop amounts to."""
         recursion = self.recursion
@@ -137,7 +144,7 @@ class PathRecord:
                 continuations=len(outcome.draws),
                 generated_tokens=round(sum(draw.cost for draw in outcome.draws)),
                 scored_tokens=self.scored_tokens,
-                predicted_tokens=self.predicted_tokens,
+                predicted_tokens=self.prediction(target).generated_tokens,
                 seconds=seconds,
                 model_seconds=model_seconds,
             ),
@@ -151,7 +158,7 @@ class PathRecord:
         return {**asdict(self), "method": self.method.to_json()}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> PathRecord:
+    def from_json(cls, document: Any) -> PathRecord:
         """The record that ``to_json`` wrote; a document of another form is refused."""
         try:
             method = dict(document["method"])

@@ -84,10 +84,8 @@ def joint_draws(
     return out
 
 
-def spread(
-    recursion: Recursion, draws: Float[np.ndarray, "draws rows labels"]
-) -> Float[np.ndarray, "steps labels"]:
-    """Expected variance of one continuation at each position, E[gamma_s (1 - gamma_s)]; 0 where the path cannot fork."""
+def spread(recursion: Recursion, draws: Float[np.ndarray, "draws rows labels"]) -> Float[np.ndarray, "steps labels"]:
+    """Expected variance of one continuation at each position, E[gamma_s (1 - gamma_s)]; 0 where none can fork."""
     out = np.zeros((recursion.steps, draws.shape[2]))
     for s in np.flatnonzero(recursion.off_path > 0):
         gamma = (draws[:, s] - recursion.p[s] * draws[:, s + 1]) / recursion.off_path[s]

@@ -1,0 +1,116 @@
+"""``blinkscope locate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from blinkscope.cli.show import target_changes, write
+from blinkscope.errors import UserError
+from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
+from blinkscope.estimate.trace import Target
+from blinkscope.features import open_feature
+from blinkscope.language.engine import Message
+from blinkscope.language.sampling import Sampling
+from blinkscope.question import Question, messages
+from blinkscope.report.progress import progress_display
+from blinkscope.session import Plan, locate, open_model
+
+LARGEST_FILE = 10_000_000  # bytes of a transcript or of messages
+
+
+def command(arguments: argparse.Namespace) -> int:
+    # Everything that can be wrong without a model is looked at before one is loaded.
+    target = replace(Target(), **target_changes(arguments))
+    question = Question(
+        _prompt(arguments),
+        system=arguments.system,
+        prefill=arguments.prefill,
+        generation=None if arguments.generation is None else _text(arguments.generation),
+        feature=None if arguments.feature is None else open_feature(arguments.feature),
+        ask=arguments.ask,
+        method=_method(arguments),
+        seed=arguments.seed,
+        labels=arguments.labels,
+    )
+    changes = _sampling(arguments)
+    options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
+    run = Path(arguments.output or datetime.now().strftime("blinkscope-%Y-%m-%d-%H%M%S.db"))
+    with progress_display(sys.stderr) as display:
+        display.stage(f"loading {arguments.model}")
+        engine = open_model(arguments.model, options)
+        display.stage("scoring the generation")
+        question = replace(question, sampling=replace(engine.default_sampling, **changes))
+        trace = locate(engine, question, target=target, run=run, announce=_announce, watch=display.update)
+    write(trace, arguments)
+    print(f"run file: {run}", file=sys.stderr)
+    return 1 if trace.status == "interrupted" else 0
+
+
+def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line changes in the model's own settings."""
+    names = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens")
+    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.stop:
+        changes["stop"] = tuple(arguments.stop)
+    Sampling(**changes)  # refuses what makes no sense
+    return changes
+
+
+def _announce(plan: Plan) -> None:
+    """What the run will cost, before it costs anything."""
+    steps, places = len(plan.record.steps), len(plan.record.strata)
+    expected = plan.prediction
+    already = f", {plan.known_draws:,} of them drawn before" if plan.known_draws else ""
+    print(
+        f"{steps} tokens, {places} of them can decide something; expecting about "
+        f"{expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens{already}",
+        file=sys.stderr,
+    )
+    for note in plan.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _prompt(arguments: argparse.Namespace) -> str | tuple[Message, ...]:
+    if (arguments.prompt is None) == (arguments.messages is None):
+        raise UserError("give a prompt, or chat messages with --messages FILE; one of the two.")
+    if arguments.messages is None:
+        return str(arguments.prompt)
+    try:
+        items = json.loads(_text(arguments.messages))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{arguments.messages} is not JSON: {error}.") from None
+    if not isinstance(items, list):
+        raise UserError(
+            f"{arguments.messages} holds no list; messages are a JSON list of objects with role and content."
+        )
+    return messages(items)
+
+
+def _text(name: str) -> str:
+    """A UTF-8 text file, one final line break left out."""
+    path = Path(name)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{name} has more than {LARGEST_FILE:,} bytes; that is no single transcript.")
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not UTF-8 text.") from None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}.") from None
+
+
+def _method(arguments: argparse.Namespace) -> MethodOptions:
+    fractions = DEFAULT_FRACTIONS
+    if arguments.fractions is not None:
+        try:
+            fractions = tuple(float(part) for part in arguments.fractions.split(","))
+        except ValueError:
+            raise UserError(f"--fractions is {arguments.fractions!r}; give numbers from 0 to 1 with commas.") from None
+    resamples = arguments.resamples if arguments.resamples is not None else MethodOptions.resamples
+    return MethodOptions(arguments.method, fractions, resamples)

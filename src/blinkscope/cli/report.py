@@ -1,0 +1,15 @@
+"""``blinkscope report``: a stored run as one offline HTML file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from blinkscope.cli.show import target_changes
+from blinkscope.report.html import write_report
+from blinkscope.session import stored
+
+
+def command(arguments: argparse.Namespace) -> int:
+    print(write_report(stored(arguments.run, **target_changes(arguments)), Path(arguments.output)))
+    return 0

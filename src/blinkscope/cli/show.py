@@ -1,0 +1,35 @@
+"""``blinkscope show``: a stored run, read again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from blinkscope.estimate.trace import Target, Trace
+from blinkscope.report.html import write_report
+from blinkscope.report.terminal import print_trace
+from blinkscope.session import stored
+
+
+def command(arguments: argparse.Namespace) -> int:
+    write(stored(arguments.run, **target_changes(arguments)), arguments)
+    return 0
+
+
+def target_changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ``Target`` that the command line sets."""
+    given = {name: getattr(arguments, name) for name in Target.__dataclass_fields__}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def write(trace: Trace, arguments: argparse.Namespace) -> None:
+    """The result on stdout, as text or as one JSON object, and the report where one is asked for."""
+    if arguments.json:
+        print(json.dumps(trace.to_json(), allow_nan=False))
+    else:
+        print_trace(trace, sys.stdout)
+    if arguments.report:
+        print(f"report: {write_report(trace, Path(arguments.report))}", file=sys.stderr)

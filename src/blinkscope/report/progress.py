@@ -1,0 +1,119 @@
+"""What the loop is doing, while it is doing it: a line that moves on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO, final
+
+from blinkscope.report.text import visible
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from blinkscope.estimate.loop import Progress
+
+FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds between the lines of a log; each wait is twice the one before
+
+
+class Display(Protocol):
+    """Where a long task says how far it is."""
+
+    def stage(self, text: str) -> None:
+        """A new piece of work begins, for instance loading a model."""
+        ...
+
+    def update(self, progress: Progress) -> None:
+        """The loop has moved on; cheap enough to be called after every draw."""
+        ...
+
+
+@contextmanager
+def progress_display(
+    file: TextIO, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Display]:
+    """A display on ``file`` (stderr) that suits it: moving on a terminal, sparse lines elsewhere, none if ``quiet``."""
+    if quiet:
+        yield Silent()
+        return
+    from rich.console import Console
+
+    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield Lines(file, clock)
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn("line"),
+        BarColumn(12),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Moving(bar)
+
+
+@final
+class Silent:
+    """Says nothing."""
+
+    def stage(self, text: str) -> None: ...
+
+    def update(self, progress: Progress) -> None: ...
+
+
+@final
+class Lines:
+    """Plain lines, ever more seldom."""
+
+    def __init__(self, file: TextIO, clock: Callable[[], float]) -> None:
+        self._file = file
+        self._clock = clock
+        self._wait = FIRST_WAIT
+        self._next = clock() + FIRST_WAIT
+
+    def stage(self, text: str) -> None:
+        print(visible(text, keep=""), file=self._file, flush=True)
+
+    def update(self, progress: Progress) -> None:
+        now = self._clock()
+        if now >= self._next:
+            print(standing(progress), file=self._file, flush=True)
+            self._wait = min(2 * self._wait, LONGEST_WAIT)
+            self._next = now + self._wait
+
+
+@final
+class Moving:
+    """A bar that fills as the squared error comes down, which is about in step with the cost."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None)
+        self._filled = 0.0
+
+    def stage(self, text: str) -> None:
+        self._bar.update(self._task, description=visible(text, keep=""))
+
+    def update(self, progress: Progress) -> None:
+        self._filled = max(self._filled, filled(progress))
+        self._bar.update(self._task, description=standing(progress), total=1.0, completed=self._filled)
+
+
+def filled(progress: Progress) -> float:
+    """Share of the work that is done, in [0, 1]: a variance falls as one over the cost."""
+    if math.isnan(progress.error):
+        return 0.0
+    return 1.0 if progress.error <= progress.asked else (progress.asked / progress.error) ** 2
+
+
+def standing(progress: Progress) -> str:
+    """Rounds, continuations, tokens and error in a line that fits 80 columns."""
+    error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
+    return (
+        f"round {progress.round + 1}: {progress.continuations:,} continuations, "
+        f"{progress.generated_tokens:,.0f} tokens, {error}asked {progress.asked:g}"
+    )

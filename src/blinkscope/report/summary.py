@@ -1,0 +1,176 @@
+"""A result in words: what terminal and notebook say alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blinkscope.divergence import total_variation
+from blinkscope.estimate.source import JSON
+from blinkscope.estimate.trace import Trace
+from blinkscope.report.text import shortened, visible
+from blinkscope.window import CERTAIN_FROM, TokenWindow, default_max_width
+
+LABEL_WIDTH = 24
+SHOWN_FROM = 0.005  # probabilities below this are not worth a reader's time
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the generation, made visible; ``window`` is the number of the window it is, counted from 1."""
+
+    text: str
+    window: int | None = None
+
+
+def segments(trace: Trace, windows: Sequence[TokenWindow]) -> tuple[Segment, ...]:
+    """The generation, cut at its windows. White space at the edge of a window is left outside of it."""
+    found: list[Segment] = []
+    position = 0
+
+    def between(start: int, end: int) -> str:
+        return "".join(step.text for step in trace.steps[start:end])
+
+    def add(text: str, window: int | None = None) -> None:
+        if text:
+            found.append(Segment(visible(text), window))
+
+    for number, window in enumerate(windows, 1):
+        words = between(window.start, window.end)
+        core = words.strip() or words
+        lead, _, trail = words.partition(core)
+        add(between(position, window.start) + lead)
+        add(core, number)
+        add(trail)
+        position = window.end
+    add(between(position, len(trace.steps)))
+    return tuple(found)
+
+
+def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
+    """The main finding in a sentence; that there is none is an answer too."""
+    if len(windows) == 1:
+        return f"1 window, {'certain' if windows[0].certain else 'likely but not certain'}."
+    if windows:
+        certain = sum(window.certain for window in windows)
+        return f"{len(windows)} windows, {certain or 'none'} of them certain (probability {CERTAIN_FROM:g} or more)."
+    if trace.steps and all(step.off_path == 0 for step in trace.steps):
+        return (
+            "No window: this sampler cannot fork. Every token was the only one possible, so nothing is left to chance."
+        )
+    final = shortened(trace.final_label, LABEL_WIDTH)
+    if trace.draws and all(draw.label == trace.final_label for draw in trace.draws):
+        return f"Nothing to decide: all {len(trace.draws):,} continuations ended as this text did, with {final}."
+    if not trace.draws and trace.posterior.draws is not None:
+        return "No window can be told: nothing has been drawn yet."
+    return _no_window(trace)
+
+
+def _no_window(trace: Trace) -> str:
+    width = trace.target.max_width or default_max_width(len(trace.steps))
+    start, end, change = largest_change(trace, width)
+    said = f"No window: the outcome never moves by {trace.target.delta:.2f} within {width} token{'s' * (width > 1)}"
+    if change >= trace.target.delta:
+        return (
+            f"No window is likely enough to list: fewer than half of the joint draws confirm the largest move, "
+            f"{change:.2f} (tokens kept {start} to {end}); a smaller error would tell."
+        )
+    if change == 0:
+        return f"{said}."
+    return f"{said}; its largest move is {change:.2f} (tokens kept {start} to {end})."
+
+
+def largest_change(trace: Trace, width: float) -> tuple[int, int, float]:
+    """Positions a < b <= a + width between which the curve moves most in total variation, and by how much."""
+    index, curve = trace.posterior.index, trace.curve
+    best = (0, 0, 0.0)
+    for gap in range(1, min(int(width) + 1, len(index))):
+        change = np.where(index[gap:] - index[:-gap] <= width, total_variation(curve[gap:], curve[:-gap]), 0.0)
+        a = int(np.argmax(change))
+        if change[a] > best[2]:
+            best = (int(index[a]), int(index[a + gap]), float(change[a]))
+    return best
+
+
+def law(probabilities: Mapping[str, float], most: int = 3) -> str:
+    """The most probable labels of a law: ``Dog 0.62, Cat 0.36``."""
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+    return ", ".join(f"{shortened(label, LABEL_WIDTH)} {p:.2f}" for label, p in ranked[:most] if p >= SHOWN_FROM)
+
+
+def start_law(trace: Trace, most: int = 4) -> str:
+    """The label law before the first token, with intervals: ``Dog 0.44 [0.38, 0.50]``."""
+    low, high = trace.band
+    mean = trace.curve[0]
+    ranked = [k for k in np.argsort(-mean, kind="stable") if mean[k] >= SHOWN_FROM]
+    said = [_with_interval(trace.labels[k], mean[k], low[0, k], high[0, k]) for k in ranked]
+    return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")
+
+
+def _with_interval(label: str, p: float, low: float, high: float) -> str:
+    interval = f" [{low:.2f}, {high:.2f}]" if high - low >= SHOWN_FROM else ""
+    return f"{shortened(label, LABEL_WIDTH)} {p:.2f}{interval}"
+
+
+def direction(trace: Trace, window: TokenWindow) -> str:
+    """What a window did to the final label."""
+    if window.direction == 0:
+        return "other labels"
+    return f"{'towards' if window.direction > 0 else 'away from'} {shortened(trace.final_label, LABEL_WIDTH)}"
+
+
+def cost(trace: Trace) -> str:
+    """What the run took, in a line."""
+    c = trace.cost
+    predicted = f" ({c.predicted_tokens:,} predicted)" if c.predicted_tokens else ""
+    scored = f", {c.scored_tokens:,} scored" if c.scored_tokens else ""
+    seconds = f"; {c.seconds:,.1f} s, {c.model_seconds:,.1f} s of it in the model" if c.seconds else ""
+    return f"{c.continuations:,} continuations, {c.generated_tokens:,} generated tokens{predicted}{scored}{seconds}."
+
+
+def error(trace: Trace) -> str:
+    """How exact the curve is, and why the run stopped."""
+    reached = trace.error
+    stopped = {
+        "complete": "",
+        "budget": " The budget was spent first.",
+        "interrupted": " The run was interrupted; the same command goes on with it.",
+    }[trace.status]
+    left_out = f" Positions left out move it by at most {trace.skipped_weight:.2g}." if trace.skipped_weight else ""
+    unlisted = (
+        f" Alternatives without a record by at most {trace.unrecorded_weight:.2g}." if trace.unrecorded_weight else ""
+    )
+    largest = f"Largest error of the curve {reached['reached_max']:.3f}, asked for {reached['asked']:g}."
+    return f"{largest}{stopped}{left_out}{unlisted}"
+
+
+def settings(trace: Trace) -> str:
+    """Model, feature, method, sampling and seed, in a line."""
+    said = trace.settings
+    method = ", ".join(str(said[key]) for key in ("method", "estimator") if said.get(key))
+    parts = [str(said.get("model") or ""), str(said.get("feature") or ""), method, _sampling(said.get("sampling"))]
+    if said.get("seed") is not None:
+        parts.append(f"seed {said['seed']}")
+    return " · ".join(visible(part, keep="") for part in parts if part)
+
+
+def prompt(trace: Trace) -> str:
+    """The prompt, or the last thing that was said in a conversation."""
+    said = trace.settings.get("prompt")
+    if isinstance(said, list):
+        said = next((turn.get("content") for turn in reversed(said) if isinstance(turn, dict)), "")
+    return said if isinstance(said, str) else ""
+
+
+def _sampling(sampling: JSON) -> str:
+    """Only what is switched on."""
+    if not isinstance(sampling, dict):
+        return ""
+    off = {"temperature": None, "top_k": 0, "top_p": 1, "min_p": 0}
+    return ", ".join(
+        f"{name.replace('_', '-')} {sampling[name]}"
+        for name, value in off.items()
+        if sampling.get(name, value) != value
+    )

@@ -1,0 +1,146 @@
+"""A result as a terminal shows it.
+
+Everything that comes from a model goes through ``visible`` first and reaches rich as plain text, never as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING
+
+from blinkscope.estimate.trace import Trace
+from blinkscope.report import summary
+from blinkscope.report.text import shortened, visible
+from blinkscope.window import TokenWindow
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+TABLE_FROM = 100  # columns; below, each window is a paragraph
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+CERTAIN, LIKELY = "bold black on yellow", "bold underline"
+
+
+def print_trace(trace: Trace, file: IO[str], *, width: int | None = None) -> None:
+    """Write a result for a person to read.
+
+    Windows are marked in colour on a terminal, and as ``⟦words⟧¹`` where there is no colour (a pipe, ``NO_COLOR``).
+
+    Parameters
+    ----------
+    width : columns; those of the terminal by default.
+    """
+    from rich.console import Console
+
+    console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    windows = trace.windows()
+    with console.capture() as written:
+        for part in _parts(trace, windows, console):
+            console.print(part)
+    lines = (line.rstrip(" ") for line in written.get().rstrip("\n").split("\n"))
+    file.write(_encodable("\n".join(lines) + "\n", file))
+
+
+def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> list[RenderableType]:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    final = shortened(trace.final_label, summary.LABEL_WIDTH)
+    width = console.width
+    parts: list[RenderableType] = [Text(summary.settings(trace), style="dim")]
+    if summary.prompt(trace):
+        parts.append(Text(f"Prompt: {shortened(summary.prompt(trace), max(width - 8, 20))}", style="dim"))
+    parts += [
+        Text(),
+        Text(f"Before the first token: {summary.start_law(trace)}"),
+        Text.assemble("This text ended with: ", (final, "bold")),
+        Text(),
+        Padding(marked(trace, windows, console), (0, 0, 0, 2)),
+        Text(),
+        Text(summary.answer(trace, windows), style="bold"),
+    ]
+    if windows:
+        listed = _table(trace, windows) if width >= TABLE_FROM else _paragraphs(trace, windows)
+        parts += [Text(), listed]
+    parts += [Text(), Text(summary.cost(trace)), Text(summary.error(trace))]
+    parts += [Text(f"Note: {visible(note, keep='')}") for note in trace.notes]
+    return parts
+
+
+def marked(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> Text:
+    """The generation with its windows marked: by colour, or by brackets, which the text itself then cannot hold."""
+    from rich.text import Text
+
+    coloured = console.is_terminal and console.color_system is not None and not console.no_color
+    fancy = _encodable("⟦⟧¹", console.file) == "⟦⟧¹"
+    opening, closing = ("⟦", "⟧") if fancy else ("[[", "]]")
+    text = Text()
+    for segment in summary.segments(trace, windows):
+        words = segment.text.replace("⟦", "[").replace("⟧", "]")
+        if segment.window is None:
+            text.append(words)
+            continue
+        number = str(segment.window).translate(SUPERSCRIPT) if fancy else str(segment.window)
+        style = CERTAIN if windows[segment.window - 1].certain else LIKELY
+        text.append(words if coloured else f"{opening}{words}{closing}", style=style)
+        text.append(number, style="bold")
+    return text
+
+
+def _table(trace: Trace, windows: Sequence[TokenWindow]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, right in (
+        ("", True),
+        ("words", False),
+        ("tokens kept", True),
+        (f"change [{trace.target.level:.0%}]", True),
+        ("probability", True),
+        ("direction", False),
+        ("before → after", False),
+    ):
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for number, window in enumerate(windows, 1):
+        cells = (
+            str(number),
+            shortened(trace.covered(window), 30),
+            f"{window.start} → {window.end}",
+            _change(window),
+            f"{window.probability:.2f}",
+            summary.direction(trace, window),
+            f"{summary.law(window.before, 2)} → {summary.law(window.after, 2)}",
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _paragraphs(trace: Trace, windows: Sequence[TokenWindow]) -> RenderableType:
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for number, window in enumerate(windows, 1):
+        parts.append(
+            Text(f"{number}. {shortened(trace.covered(window), 40)}  (tokens kept {window.start} → {window.end})")
+        )
+        said = (
+            f"change {_change(window)}, probability {window.probability:.2f}, {summary.direction(trace, window)}\n"
+            f"{summary.law(window.before, 2)} → {summary.law(window.after, 2)}"
+        )
+        parts.append(Padding(Text(said), (0, 0, 0, 3)))
+    return Group(*parts)
+
+
+def _change(window: TokenWindow) -> str:
+    return f"{window.change:.2f} [{window.low:.2f}, {window.high:.2f}]"
+
+
+def _encodable(text: str, file: IO[str]) -> str:
+    """The text with what the file's encoding cannot hold spelled out."""
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,0 +1,72 @@
+"""Text from a model, a data set or a stranger's file, made safe to look at.
+
+Some characters act instead of showing: they move the cursor, turn the reading direction round or stand for nothing at
+all. A reader must see that they are there, and a terminal must not obey them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Characters that act or do not show: controls, format characters (Unicode category Cf, among them the marks that turn
+# the direction of reading, but not the few Arabic and Indic signs of that category that are drawn), line and paragraph
+# separators, halves of surrogate pairs, variation selectors and the fillers that Unicode lists as default-ignorable.
+HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+JOINER, EMOJI_STYLE = "\u200d", "\ufe0f"
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def visible(text: str, *, keep: str = "\n\t") -> str:
+    """The text with every character that acts or hides spelled out.
+
+    Control characters become their pictures (``␛`` for escape), all others ``⟨U+202E⟩``. Emoji keep the joiners and
+    style marks that belong to them.
+
+    Parameters
+    ----------
+    keep : control characters to leave alone; give ``""`` for a text that must stay on one line.
+    """
+
+    def spelled(match: re.Match[str]) -> str:
+        character = match.group()
+        if character in keep or _joins_emoji(text, match.start()):
+            return character
+        code = ord(character)
+        if code < 0x20:
+            return chr(0x2400 + code)
+        return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+    return HIDDEN.sub(spelled, text)
+
+
+def shortened(text: str, width: int) -> str:
+    """One visible line of at most ``width`` characters, cut in the middle where it is longer."""
+    line = visible(" ".join(text.split()), keep="")
+    if len(line) <= width:
+        return line
+    head = (width - 1) * 2 // 3
+    return f"{line[:head]}…{line[len(line) - (width - 1 - head) :]}"
+
+
+def csv_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: an apostrophe goes before what could start one."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _joins_emoji(text: str, at: int) -> bool:
+    """Whether the character at ``at`` is a joiner or style mark inside an emoji."""
+    if not 0 < at < len(text) or text[at] not in (JOINER, EMOJI_STYLE):
+        return False
+    before = text[at - 1]
+    if text[at] == EMOJI_STYLE:
+        return unicodedata.category(before) == "So"
+    after = text[at + 1 : at + 2]
+    # A style mark or a skin tone may stand between the picture and the joiner.
+    return (before == EMOJI_STYLE or unicodedata.category(before) in ("So", "Sk")) and (
+        after != "" and unicodedata.category(after) == "So"
+    )

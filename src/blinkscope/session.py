@@ -1,0 +1,387 @@
+"""The one place that puts model, feature, loop and store together.
+
+``locate`` takes a model and a prompt, finds or makes a generation, scores it, draws continuations where one more is
+worth most, labels them, and returns a ``Trace``. ``stored`` computes the same result from a run file alone.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+
+from blinkscope.engines import engine_of, open_engine
+from blinkscope.errors import UserError
+from blinkscope.estimate import loop, streams
+from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.predict import Prediction
+from blinkscope.estimate.record import PathRecord
+from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.source import JSON, Draw, Source
+from blinkscope.estimate.trace import Step, Target, Trace
+from blinkscope.feature import Feature, Reply, label_of
+from blinkscope.features import FEATURES, feature_of, open_feature
+from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score
+from blinkscope.language.sampling import Sampling
+from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
+from blinkscope.question import Question, messages
+from blinkscope.runs.spec import Spec
+from blinkscope.runs.store import Run
+
+SKIPPED_AT_MOST = 0.01
+"""Positions are left out as long as no row of the curve can move by more than this."""
+ROUNDING = 1e-9
+FLUSH_SECONDS = 0.5
+GENERATION = 0
+"""Number of the generation within its run; a run of ``locate`` has one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before the first draw: the scored path and what the run is expected to cost."""
+
+    record: PathRecord
+    prediction: Prediction
+    known_draws: int
+    notes: tuple[str, ...] = ()
+
+
+def locate(
+    model: Any = "smollm2",
+    prompt: str | Sequence[Message | Mapping[str, str]] | Question = "",
+    *,
+    target: Target | None = None,
+    run: str | FilePath | None = None,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+    tokenizer: Any = None,
+    engine_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Trace:
+    """Say at which tokens of a generation its outcome was decided.
+
+    Parameters
+    ----------
+    model : a spelling such as ``smollm2``, ``hf:FOLDER`` or ``toy:fork``, an ``Engine``, or a loaded transformers model
+        (then with its ``tokenizer``).
+    prompt : text of a user turn, or chat messages, of which a last assistant message is the generation to analyse; or
+        the whole ``Question``.
+    target : when to stop and what to call a window.
+    run : run file that keeps every draw; an existing one is continued.
+    announce : called with the plan before anything is drawn.
+    watch : called with the progress.
+    engine_options : ``device``, ``dtype`` and ``batch_bytes`` of the transformers engine.
+    options : fields of ``Question`` (``feature``, ``ask``, ``system``, ``prefill``, ``generation``, ``sampling``,
+        ``method``, ``seed``, ``labels``) and of ``Target`` (``error``, ``delta``, ``continuations`` ...).
+
+    Raises
+    ------
+    UserError : something asked for makes no sense; the message says what.
+    EngineError : the model or its machine failed; a run file keeps what was drawn.
+    """
+    started = time.perf_counter()
+    question, target = _split_options(prompt, target, options)
+    engine = open_model(model, engine_options, tokenizer)
+    feature = _feature(question, engine)
+    sampling = question.sampling or engine.default_sampling
+    stopwatch = Stopwatch()
+    with Keeper.open(run, _spec(question, engine, feature, sampling, target)) as keeper:
+        base = _writer(question, engine, feature, sampling, stopwatch)
+        if keeper.record is None:
+            record, writer, score = _fresh(question, base, feature)
+            keeper.put(record)
+        else:
+            record = keeper.record
+            writer = replace(base, path=Path(base.path.context, record.tokens))
+            score = stopwatch.once(lambda: engine.score(writer.path, sampling))
+            score = with_recorded(score, np.asarray([step.p for step in record.steps]))
+        announce(Plan(record, record.prediction(target), len(keeper.known), keeper.notes))
+        outcome = loop.run(
+            _source(record, writer, score),
+            record.method_of_loop(target),
+            target,
+            known=keeper.known,
+            record=keeper.add,
+            watch=watch,
+        )
+        trace = record.trace(outcome, target, seconds=time.perf_counter() - started, model_seconds=stopwatch.seconds)
+        keeper.finish(trace)
+    return trace
+
+
+def open_model(model: Any, options: Mapping[str, Any] | None = None, tokenizer: Any = None) -> Engine:
+    """An engine for whatever names or is a model: a spelling, an engine, or a transformers model with its tokenizer."""
+    if isinstance(model, str):
+        return open_engine(model, **(options or {}))
+    if hasattr(model, "continue_"):
+        engine: Engine = model
+        return engine
+    return engine_of(model, tokenizer, **(options or {}))
+
+
+def stored(path: str | FilePath, **changes: Any) -> Trace:
+    """The result in a run file, computed again without the model; ``changes`` replace fields of its ``Target``."""
+    with Run.open(FilePath(path)) as run:
+        document = run.document("path")
+        if document is None:
+            raise UserError(f"{path} holds no generation yet: its run was stopped before the model had scored one.")
+        record = PathRecord.from_json(document)
+        target = replace(_target(run.spec.target), **changes)
+        outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws())
+    return record.trace(outcome, target)
+
+
+def _target(stored: Mapping[str, Any]) -> Target:
+    try:
+        return Target(**stored)
+    except TypeError as error:
+        raise UserError(f"the run file's target cannot be read ({error}).") from None
+
+
+class Keeper:
+    """Draws on their way into a run file; without a file they are only counted.
+
+    A draw is durable half a second after it was finished at the latest, so that small batches do not wait for the disk.
+    """
+
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
+        self._waiting: list[Draw] = []
+        self._flushed = time.monotonic()
+        self.known: Mapping[tuple[int, int], Draw] = run.draws() if run else {}
+        document = run.document("path") if run else None
+        self.record = None if document is None else PathRecord.from_json(document)
+        self.notes: tuple[str, ...] = ()
+        if run is not None:
+            changed = "; ".join(str(difference) for difference in run.provenance_changes)
+            self.notes = (*run.notes, *([f"the run goes on under other conditions: {changed}"] if changed else []))
+
+    @classmethod
+    def open(cls, path: str | FilePath | None, spec: Spec) -> Keeper:
+        return cls(None if path is None else Run.create_or_open(FilePath(path), spec))
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._run is not None:
+            try:
+                self.flush()
+            finally:
+                self._run.close()
+
+    def put(self, record: PathRecord) -> None:
+        if self._run is not None:
+            self._run.put_document("path", record.to_json())
+
+    def add(self, draw: Draw) -> None:
+        self._waiting.append(draw)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._run is not None and self._waiting:
+            self._run.add(self._waiting)
+        self._waiting = []
+        self._flushed = time.monotonic()
+
+    def finish(self, trace: Trace) -> None:
+        """Everything is on disk; the completion mark comes last."""
+        self.flush()
+        if self._run is not None:
+            self._run.complete(trace.status)
+
+
+def _split_options(
+    prompt: str | Sequence[Message | Mapping[str, str]] | Question, target: Target | None, options: Mapping[str, Any]
+) -> tuple[Question, Target]:
+    of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
+    of_question = {name: value for name, value in options.items() if name not in of_target}
+    unknown = sorted(set(of_question) - set(Question.__dataclass_fields__))
+    if unknown:
+        known = [*Question.__dataclass_fields__, *Target.__dataclass_fields__]
+        raise UserError(f"locate() has no option {unknown[0]!r}; it has {', '.join(known)}.")
+    if isinstance(prompt, Question):
+        return replace(prompt, **of_question), replace(target or Target(), **of_target)
+    turns = prompt if isinstance(prompt, str) else messages(prompt)
+    return Question(turns, **of_question), replace(target or Target(), **of_target)
+
+
+def _feature(question: Question, engine: Engine) -> Feature[Reply]:
+    asked = question.feature
+    if asked is None:
+        if isinstance(engine, KnownLaw):
+            return engine.feature
+        examples = "; ".join(f"{entry.example} ({entry.summary})" for entry in FEATURES.values())
+        raise UserError(f"say how outcomes are told apart with a feature: {examples}.")
+    if isinstance(asked, str):
+        return open_feature(asked)
+    return asked if isinstance(asked, Feature) else feature_of(asked)
+
+
+def _spec(question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling, target: Target) -> Spec:
+    identity: dict[str, JSON] = {
+        "model": engine.name,
+        "prompt": question.prompt if isinstance(question.prompt, str) else [asdict(m) for m in question.prompt],
+        "system": question.system,
+        "prefill": question.prefill,
+        "generation": question.generation,
+        "feature": feature.name,
+        "ask": question.ask,
+        "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
+        "method": question.method.to_json(),
+        "labels": question.labels,
+        "seed": question.seed,
+    }
+    return Spec(identity=identity, target=asdict(target), provenance=_provenance())
+
+
+def _provenance() -> dict[str, JSON]:
+    """With what the run was made; a change between two sittings is mentioned, not refused."""
+    loaded = [name for name in ("numpy", "torch", "transformers") if name in sys.modules]
+    versions: dict[str, JSON] = {name: metadata.version(name) for name in ("blinkscope", *loaded)}
+    return {"versions": versions, "python": platform.python_version(), "machine": platform.platform()}
+
+
+def _writer(
+    question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling, stopwatch: Stopwatch
+) -> Writer:
+    """What writes and labels continuations; its path is still empty."""
+    path = Path(engine.encode(question.turns, prefill=question.prefill), ())
+    ask = None if question.ask is None else Ask(engine.follow_up(path, question.ask))
+    return Writer(
+        engine=engine,
+        path=path,
+        sampling=sampling,
+        label=lambda reply: label_of(feature, reply),
+        seed=question.seed,
+        generation=GENERATION,
+        ask=ask,
+        stopwatch=stopwatch,
+    )
+
+
+def _fresh(question: Question, base: Writer, feature: Feature[Reply]) -> tuple[PathRecord, Writer, Score]:
+    """Find or make the generation, score it and write down what its analysis needs."""
+    engine, sampling = base.engine, base.sampling
+    transcript = question.transcript
+    if transcript is None:
+        job = Job((), base.path, 0, (), (streams.GENERATION, GENERATION), base.ask)
+        done = base.stopwatch.once(lambda: next(iter(engine.continue_([job], sampling, question.seed))))
+        path, recorded, final = Path(base.path.context, done.tokens), np.asarray(done.p), base.label(base.reply(done))
+    else:
+        path = _transcript_path(engine, base.path.context, transcript, sampling)
+        recorded, final = np.full(len(path.tokens), np.nan), ""
+    if not path.tokens:
+        raise UserError("the generation is empty: the model ended its turn at once, so there is nothing to look into.")
+    writer = replace(base, path=path)
+    score = with_recorded(base.stopwatch.once(lambda: engine.score(path, sampling)), recorded)
+    if transcript is not None:
+        job = Job((), path, len(path.tokens), (), (streams.GENERATION, GENERATION), base.ask)
+        done = base.stopwatch.once(lambda: next(iter(engine.continue_([job], sampling, question.seed))))
+        final = base.label(writer.reply(done))
+    return _record(question, writer, feature, score, final), writer, score
+
+
+def _transcript_path(engine: Engine, context: Context, text: str, sampling: Sampling) -> Path:
+    cap = sampling.max_new_tokens
+    length = len(engine.encode_reply(context, text, finished=False).tokens)
+    if length > cap:
+        raise UserError(
+            f"the generation has {length} tokens and the cap is {cap}; raise --max-new-tokens to at least {length + 1}."
+        )
+    return engine.encode_reply(context, text, finished=length < cap)
+
+
+def with_recorded(score: Score, recorded: np.ndarray) -> Score:
+    """The score with the probabilities that were recorded while sampling in place of those of the scoring pass.
+
+    The two can differ in their last bits, and then a token at the nucleus's edge is inside for one and outside for the
+    other; the token was drawn, so the recorded value is right. What is left goes to the alternatives in proportion.
+    """
+    use = np.isfinite(recorded)
+    p = np.where(use, recorded, score.p)
+    off_path = np.where(use, np.clip(1 - p, 0, 1), score.off_path)
+    # One rounding error below certainty is certainty: nothing else was inside the filter.
+    certain = use & (np.asarray([len(a.ids) for a in score.alternatives]) == 0)
+    p, off_path = np.where(certain, 1.0, p), np.where(certain, 0.0, off_path)
+    scale = np.divide(off_path, score.off_path, out=np.ones_like(off_path), where=score.off_path > 0)
+    scale = np.where(np.abs(scale - 1) < ROUNDING, 1.0, scale)
+    alternatives = tuple(replace(a, p=a.p * factor) for a, factor in zip(score.alternatives, scale, strict=True))
+    return Score(p, off_path, alternatives)
+
+
+def _record(question: Question, writer: Writer, feature: Feature[Reply], score: Score, final_label: str) -> PathRecord:
+    engine, path, sampling = writer.engine, writer.path, writer.sampling
+    recursion = Recursion(score.p, score.off_path)
+    strata = (
+        open_positions(score, recursion.negligible(SKIPPED_AT_MOST))
+        if question.method.name == "divergence"
+        else rows(len(path.tokens))
+    )
+    listed = [float(a.p.sum() / q) if q > 0 else 1.0 for a, q in zip(score.alternatives, score.off_path, strict=True)]
+    truth = None
+    if isinstance(engine, KnownLaw) and feature.name == engine.feature.name:
+        exact = engine.truth(path, sampling)
+        truth = (exact.labels, tuple(tuple(float(x) for x in row) for row in exact.posterior))
+    pieces = engine.pieces(path.tokens)
+    settings: dict[str, JSON] = {
+        "prompt": question.prompt if isinstance(question.prompt, str) else [asdict(m) for m in question.prompt],
+        "system": question.system,
+        "prefill": question.prefill,
+        "model": engine.name,
+        "feature": feature.name,
+        "ask": question.ask,
+        "method": question.method.name,
+        "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
+        "seed": question.seed,
+    }
+    return PathRecord(
+        settings=settings,
+        text=engine.decode(path.tokens),
+        tokens=path.tokens,
+        steps=tuple(
+            Step(text, float(p), float(q), token)
+            for text, p, q, token in zip(pieces, score.p, score.off_path, path.tokens, strict=True)
+        ),
+        listed=tuple(1.0 if share > 1 - ROUNDING else share for share in listed),
+        strata=tuple((stratum.key, stratum.cost) for stratum in strata),
+        final_label=final_label,
+        method=question.method,
+        seed=question.seed,
+        labels=question.labels,
+        scored_tokens=len(path.tokens),
+        truth=truth,
+        notes=_notes(pieces, score, sampling),
+        generation=GENERATION,
+    )
+
+
+def _notes(pieces: Sequence[str], score: Score, sampling: Sampling) -> tuple[str, ...]:
+    """What a reader should know about this path before trusting the numbers."""
+    notes = []
+    impossible = [f"{s} ({pieces[s]!r})" for s in range(len(pieces)) if score.p[s] == 0]
+    if impossible:
+        shown = ", ".join(impossible[:5]) + (f" and {len(impossible) - 5} more" if len(impossible) > 5 else "")
+        notes.append(
+            f"the sampler could not have produced token {shown}: its filter gives it probability 0, so the law of "
+            "what would have been said instead stands there in full."
+        )
+    if not (score.off_path > 0).any():
+        why = "at temperature 0 every token is certain" if sampling.temperature == 0 else "every token was certain"
+        notes.append(f"no window: this sampler cannot fork, {why}.")
+    return tuple(notes)
+
+
+def _source(record: PathRecord, writer: Writer, score: Score) -> Source:
+    strata = record.places
+    if record.method.name == "divergence":
+        return OffPathSource(writer, score.alternatives, strata)
+    return FreeSource(writer, strata)

@@ -1,0 +1,179 @@
+"""The command line from end to end on toy models, whose exact curve is known."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.command import blinkscope, result, same
+
+FORK = ("locate", "Which way?", "--model", "toy:fork?agree=8&width=2&length=24", "--seed", "1")
+
+
+def test_a_window_is_found_where_the_model_decides(tmp_path: Path) -> None:
+    found = result(*FORK, "--error", "0.05", "-o", "run.db", "--report", "report.html", cwd=tmp_path)
+    assert found["schema"] == 1
+    assert found["status"] == "complete"
+    positions = found["curve"]["position"]
+    assert positions == list(range(len(found["generation"]["tokens"]) + 1))
+    truth, mean = np.asarray(found["truth"]["mean"]), np.asarray(found["curve"]["mean"])
+    assert np.abs(truth - mean).max() < 0.3  # six of the asked-for standard deviations
+    assert mean[-1, found["labels"].index(found["final_label"])] == 1
+    assert found["error"]["reached_max"] <= 0.05
+    for window in found["windows"]:
+        exact = 0.5 * np.abs(truth[window["end"]] - truth[window["start"]]).sum()
+        assert exact > 0.3
+        assert window["text"] == "".join(
+            t["text"] for t in found["generation"]["tokens"][window["start"] : window["end"]]
+        )
+    assert (tmp_path / "report.html").stat().st_size > 50_000
+    assert not list(tmp_path.glob("run.db-*"))
+    assert same(result("show", "run.db", cwd=tmp_path), found)
+
+
+def test_show_reads_the_same_draws_with_another_delta(tmp_path: Path) -> None:
+    found = result(*FORK, "--error", "0.1", "-o", "run.db", cwd=tmp_path)
+    wide = result("show", "run.db", "--delta", "0.1", "--level", "0.5", cwd=tmp_path)
+    assert wide["curve"]["mean"] == found["curve"]["mean"]
+    assert np.all(np.asarray(wide["curve"]["low"]) >= np.asarray(found["curve"]["low"]))
+    assert len(wide["windows"]) >= len(found["windows"])
+
+
+@pytest.mark.parametrize("method", [("grid", "--fractions", "0,0.25,0.5,0.75"), ("bisect",)])
+def test_other_methods_give_the_same_kind_of_result(method: tuple[str, ...], tmp_path: Path) -> None:
+    found = result(*FORK, "--method", *method, "--resamples", "60", "-o", "run.db", cwd=tmp_path)
+    truth, mean = np.asarray(found["truth"]["mean"]), np.asarray(found["curve"]["mean"])
+    # Every row is a share of 60 draws: standard deviation at most 0.065, six of them are 0.39.
+    assert np.abs(truth - mean).max() < 0.39
+    assert found["curve"]["position"][-1] == len(found["generation"]["tokens"])
+    assert found["cost"]["continuations"] == 60 * (len(found["curve"]["position"]) - 1)
+    assert same(result("show", "run.db", cwd=tmp_path), found)
+
+
+def test_a_run_is_topped_up_and_another_question_is_refused(tmp_path: Path) -> None:
+    result(*FORK, "--continuations", "50", "-o", "run.db", cwd=tmp_path)
+    topped = result(*FORK, "--error", "0.1", "-o", "run.db", cwd=tmp_path)
+    assert same(topped, result(*FORK, "--error", "0.1", "-o", "fresh.db", cwd=tmp_path))
+    before = (tmp_path / "run.db").read_bytes()
+    refused = blinkscope(*FORK[:-1], "2", "-o", "run.db", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "seed" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert (tmp_path / "run.db").read_bytes() == before
+
+
+def test_killed_at_20_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Path) -> None:
+    question = ("locate", "Where to?", "--model", "toy:maze?length=40&labels=3", "--seed", "4", "--error", "0.06")
+    started = time.monotonic()
+    whole = result(*question, "-o", "whole.db", cwd=tmp_path)
+    longest = time.monotonic() - started
+    moments = random.Random(7)
+    command = [sys.executable, "-m", "blinkscope.cli.main", *question, "-o", "killed.db", "--json"]
+    for _ in range(20):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.2, longest))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert same(result(*question, "-o", "killed.db", cwd=tmp_path), whole)
+
+
+def test_ctrl_c_keeps_what_there_is_and_reports_it(tmp_path: Path) -> None:
+    question = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.005", "-o", "run.db", "--json")
+    command = [sys.executable, "-m", "blinkscope.cli.main", *question]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 1, error
+    found = json.loads(out)
+    assert found["status"] == "interrupted"
+    assert found["cost"]["continuations"] > 0
+    assert "Traceback" not in error
+
+
+def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
+    question = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.005", "-o", "run.db")
+    command = [sys.executable, "-m", "blinkscope.cli.main", *question]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run.db").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        second = blinkscope(*question, cwd=tmp_path)
+        assert second.returncode == 2
+        assert "process" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+BAD_INPUT = [
+    (("locate", ""), "empty"),
+    (("locate",), "prompt"),
+    (("locate", "x", "--model", "gpt-9"), "gpt-9"),
+    (("locate", "x", "--model", "toy:nothing"), "nothing"),
+    (("locate", "x", "--model", "toy:fork?leek=1"), "leek"),
+    (("locate", "x", "--model", "toy:fork", "--feature", "colour"), "colour"),
+    (("locate", "x", "--model", "toy:fork", "--feature", "regex:("), "regular expression"),
+    (("locate", "x", "--model", "toy:fork", "--method", "guess"), "guess"),
+    (("locate", "x", "--model", "toy:fork", "--temperature", "-1"), "temperature"),
+    (("locate", "x", "--model", "toy:fork", "--top-p", "0"), "top-p"),
+    (("locate", "x", "--model", "toy:fork", "--top-p", "1.5"), "top-p"),
+    (("locate", "x", "--model", "toy:fork", "--delta", "0"), "delta"),
+    (("locate", "x", "--model", "toy:fork", "--delta", "1.2"), "delta"),
+    (("locate", "x", "--model", "toy:fork", "--error", "nan"), "error"),
+    (("locate", "x", "--model", "toy:fork", "--labels", "1"), "labels"),
+    (("locate", "x", "--model", "toy:fork", "--fractions", "0,2", "--method", "grid"), "fractions"),
+    (("locate", "x", "--model", "toy:fork", "--messages", "none.json"), "one of the two"),
+    (("locate", "--model", "toy:fork", "--messages", "none.json"), "none.json"),
+    (("locate", "x", "--model", "toy:fork", "--generation", "none.txt"), "none.txt"),
+    (("locate", "x", "--model", "toy:fork", "--estimator", "best"), "best"),
+    (("show", "none.db"), "none.db"),
+    (("report", "none.db", "-o", "x.html"), "none.db"),
+    (("locate", "x", "--model", "toy:fork", "--unknown"), "--unknown"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), BAD_INPUT, ids=lambda x: " ".join(x)[:60] if isinstance(x, tuple) else ""
+)
+def test_bad_input_gets_one_sentence_and_status_2(arguments: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    refused = blinkscope(*arguments, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert named in refused.stderr
+    *before, sentence = refused.stderr.strip().splitlines()
+    assert sentence.startswith("blinkscope")
+    assert before in ([], [f"loading {arguments[arguments.index('--model') + 1]}"] if "--model" in arguments else [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_greedy_sampler_cannot_fork(tmp_path: Path) -> None:
+    done = blinkscope(*FORK, "--temperature", "0", "-o", "run.db", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cannot fork" in done.stdout
+
+
+def test_a_feature_with_one_label_has_nothing_to_decide(tmp_path: Path) -> None:
+    done = blinkscope(*FORK, "--feature", "contains:zebra", "-o", "run.db", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "othing to decide" in done.stdout
+
+
+def test_a_word_that_the_sampler_could_not_have_said_is_pointed_out(tmp_path: Path) -> None:
+    said = result(*FORK, "--error", "0.2", "-o", "run.db", cwd=tmp_path)["generation"]["text"].split()
+    said[3], said[-1] = said[-1], said[3]
+    (tmp_path / "odd.txt").write_text(" " + " ".join(said), encoding="utf-8")
+    found = result(*FORK, "--error", "0.2", "--generation", "odd.txt", "-o", "odd.db", cwd=tmp_path)
+    assert 0.0 in [token["p"] for token in found["generation"]["tokens"]]
+    assert any("could not have produced" in note for note in found["notes"])
+    truth, mean = np.asarray(found["truth"]["mean"]), np.asarray(found["curve"]["mean"])
+    assert np.abs(truth - mean).max() < 1.0

@@ -1,0 +1,277 @@
+"""What a person sees in a terminal, in a pipe, in 60 columns, and while waiting."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample import HOSTILE, decided, hostile, long, realistic, undecided
+
+from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.trace import Cost, Target, Trace
+from blinkscope.report import summary
+from blinkscope.report.progress import Display, filled, progress_display, standing
+from blinkscope.report.terminal import print_trace
+
+
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Ascii(io.StringIO):
+    encoding = "ascii"
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def printed(trace: Trace, width: int = 120, file: io.StringIO | None = None) -> str:
+    file = io.StringIO() if file is None else file
+    print_trace(trace, file, width=width)
+    return file.getvalue()
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_pipe_gets_brackets_and_numbers_in_place_of_colour():
+    text = printed(realistic())
+    assert "temperament. ⟦Dogs⟧¹ are loyal" in text
+    assert "\x1b" not in text
+
+
+def test_a_terminal_gets_colour_and_no_brackets():
+    text = printed(realistic(), file=Terminal())
+    assert re.search(r"\x1b\[1;30;43mDogs\x1b\[0m\x1b\[1m¹\x1b\[0m are loyal", text)
+    assert "⟦" not in text
+
+
+def test_no_color_is_obeyed(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = printed(realistic(), file=Terminal())
+    assert "⟦Dogs⟧" in text
+    assert not re.search(r"\x1b\[[\d;]*(3|4|9|10)[0-8]", text)
+
+
+def test_the_table_tells_what_the_window_did():
+    trace = realistic()
+    (window,) = trace.windows()
+    (row,) = [line for line in printed(trace).splitlines() if "12 → 13" in line]
+    expected = (
+        f"1 Dogs 12 → 13 {window.change:.2f} [{window.low:.2f}, {window.high:.2f}] {window.probability:.2f} towards Dog"
+    )
+    assert words(row).startswith(expected)
+    before, after = window.before, window.after
+    assert row.endswith(
+        f"Cat {before['Cat']:.2f}, Dog {before['Dog']:.2f} → Dog {after['Dog']:.2f}, Cat {after['Cat']:.2f}"
+    )
+
+
+def test_the_page_says_where_it_began_how_it_ended_and_what_it_cost():
+    trace = replace(realistic(), target=Target(), cost=Cost(1412, 19694, 45, 17724, 71.3, 68.94))
+    text = words(printed(trace))
+    cat = trace.labels.index("Cat")
+    low, high = (side[0, cat] for side in trace.band)
+    assert f"Before the first token: Cat {trace.curve[0, cat]:.2f} [{low:.2f}, {high:.2f}], Dog 0." in text
+    assert "This text ended with: Dog" in text
+    assert (
+        "1,412 continuations, 19,694 generated tokens (17,724 predicted), 45 scored; 71.3 s, 68.9 s of it in the model."
+        in text
+    )
+    assert "asked for 0.05" in text
+    assert "Note: Four positions were left out" in text
+    assert "smollm2 · choice · divergence, unbiased · temperature 0.6, top-p 0.9 · seed 0" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 99, 100, 200])
+@pytest.mark.parametrize("trace", [realistic(), long(300, 300)], ids=["realistic", "long"])
+def test_no_line_is_wider_than_the_terminal_and_nothing_is_lost(trace, width):
+    text = printed(trace, width)
+    assert max(map(len, text.splitlines())) <= width
+    shown = words(text)
+    for window in trace.windows():
+        assert f"{window.start} → {window.end}" in shown
+        assert f"{window.change:.2f} [{window.low:.2f}, {window.high:.2f}]" in shown
+
+
+def test_several_windows_are_numbered_in_order():
+    trace = long(300, 300)
+    text = printed(trace)
+    assert len(trace.windows()) >= 3
+    marks = re.findall(r"⟦[^⟧]+⟧([¹²³⁴⁵⁶⁷⁸⁹⁰]+)", text)
+    assert "".join(marks) == "¹²³⁴⁵⁶⁷⁸⁹"[: len(marks)]
+    assert len(marks) == len(trace.windows())
+
+
+def test_no_window_is_an_answer():
+    trace = undecided()
+    text = words(printed(trace))
+    width = 4  # a tenth of 40 tokens
+    a, b, change = summary.largest_change(trace, width)
+    assert (
+        f"No window: the outcome never moves by 0.50 within {width} tokens; "
+        f"its largest move is {change:.2f} (tokens kept {a} to {b})." in text
+    )
+
+
+def test_a_sampler_that_cannot_fork_is_an_answer():
+    assert "No window: this sampler cannot fork." in printed(decided())
+
+
+def test_nothing_to_decide_is_an_answer():
+    trace = realistic()
+    same = tuple(replace(draw, label="Dog") for draw in trace.draws)
+    certain = replace(trace.posterior, labels=("Dog",), mean=np.ones((46, 1)), draws=np.ones((5, 46, 1)))
+    text = printed(replace(trace, draws=same, posterior=certain))
+    assert f"Nothing to decide: all {len(same):,} continuations ended as this text did, with Dog." in text
+    assert "Before the first token: Dog 1.00\n" in text
+
+
+def test_nothing_drawn_yet_is_said():
+    trace = realistic()
+    flat = replace(trace.posterior, mean=np.tile([0.0, 1.0, 0.0], (46, 1)), draws=np.tile([0.0, 1.0, 0.0], (5, 46, 1)))
+    text = printed(replace(trace, draws=(), posterior=flat, status="interrupted"))
+    assert "nothing has been drawn yet" in text
+    assert "interrupted; the same command goes on with it" in text
+
+
+def test_an_unconfirmed_window_is_said():
+    """The mean moves by 0.6 at a step, but only a quarter of the joint draws agree."""
+    trace = undecided()
+    mean = np.zeros((41, 2))
+    mean[:, 0] = np.where(np.arange(41) < 20, 0.4, 1.0)
+    mean[:, 1] = 1 - mean[:, 0]
+    draws = np.repeat(np.tile([0.9, 0.1], (41, 1))[None], 100, axis=0)
+    draws[:25] = mean
+    text = words(printed(replace(trace, posterior=replace(trace.posterior, mean=mean, draws=draws))))
+    assert "No window is likely enough to list" in text
+    assert "0.60 (tokens kept 19 to 20)" in text
+
+
+def test_the_largest_change_is_that_of_all_pairs():
+    trace = replace(realistic(), target=Target(max_width=4))
+    found = summary.largest_change(trace, 4)
+    pairs = [
+        (0.5 * np.abs(trace.curve[b] - trace.curve[a]).sum(), a, b)
+        for a in range(45)
+        for b in range(a + 1, min(a + 5, 46))
+    ]
+    change, a, b = max(pairs)
+    assert found == (a, b, pytest.approx(change))
+
+
+def test_hostile_text_neither_acts_nor_poses_as_our_own():
+    trace = hostile()
+    forged = replace(
+        trace, steps=(replace(trace.steps[0], text="[bold]x[/bold] ⟦fake⟧¹ [link=http://x]y"), *trace.steps[1:])
+    )
+    text = printed(forged)
+    assert "[bold]x[/bold] [fake]¹ [link=http://x]y" in text
+    assert all(character.isprintable() or character in "\n\u200d" for character in text)
+    for width in (60, 120):
+        coloured = printed(trace, width, Terminal())
+        bare = re.sub(r"\x1b\[[\d;]*m", "", coloured)
+        assert "\x1b" not in bare, "rich's own colours and nothing else"
+    assert any("\x1b" in text for text in HOSTILE)
+
+
+def test_a_file_that_cannot_hold_all_characters_gets_them_spelled_out():
+    text = printed(realistic(), file=Ascii())
+    assert "[[Dogs]]1" in text
+    text.encode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ([{"role": "user", "content": "first"}, {"role": "user", "content": "last"}], "last"),
+        ("plain", "plain"),
+        (None, ""),
+        ([], ""),
+        ([3], ""),
+    ],
+)
+def test_the_prompt_is_what_was_said_last(said, shown):
+    trace = realistic()
+    assert summary.prompt(replace(trace, settings={**trace.settings, "prompt": said})) == shown
+
+
+# ---------------------------------------------------------------- progress
+
+
+def at(round_: int, continuations: int, error: float, asked: float = 0.05) -> Progress:
+    return Progress(round_, continuations, continuations * 20.0, error, asked)
+
+
+def test_a_log_gets_ever_fewer_lines():
+    now = [0.0]
+    file = io.StringIO()
+    with progress_display(file, clock=lambda: now[0]) as display:
+        display.stage("scoring 133 tokens\x1b[2J")
+        for second in range(3600):
+            now[0] = float(second)
+            display.update(at(3, second, 0.1))
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "scoring 133 tokens␛[2J"
+    assert lines[1] == "round 4: 5 continuations, 100 tokens, error 0.100, asked 0.05"
+    assert 10 < len(lines) < 25
+
+
+def test_quiet_says_nothing():
+    file = Terminal()
+    with progress_display(file, quiet=True) as display:
+        display.stage("loading")
+        display.update(at(0, 1, 0.1))
+    assert file.getvalue() == ""
+
+
+def test_a_terminal_gets_a_line_that_moves_and_goes_away():
+    file = Terminal()
+    with progress_display(file) as display:
+        display.stage("loading [bold]x[/bold]\x1b[2J")
+        display.update(at(2, 1412, 0.0612))
+    text = file.getvalue()
+    bare = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
+    assert "round 3: 1,412 continuations, 28,240 tokens, error 0.061, asked 0.05" in bare
+    assert text.rstrip().endswith(("\x1b[2K", "\x1b[?25h", "\r")), "the line is wiped and the cursor is back"
+    assert "\x1b[?25h" in text
+
+
+def test_a_terminal_without_cursor_control_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    file = Terminal()
+    with progress_display(file) as display:
+        display.stage("loading")
+    assert file.getvalue() == "loading\n"
+
+
+def test_an_interruption_leaves_the_terminal_in_order():
+    file = Terminal()
+
+    def interrupted(display: Display) -> None:
+        display.update(at(0, 1, float("nan")))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), progress_display(file) as display:
+        interrupted(display)
+    assert file.getvalue().rfind("\x1b[?25h") > file.getvalue().rfind("\x1b[?25l")
+
+
+def test_the_bar_follows_the_variance():
+    assert filled(at(0, 0, float("nan"))) == 0
+    assert filled(at(0, 0, 0.1)) == pytest.approx(0.25)
+    assert filled(at(0, 0, 0.04)) == 1
+    assert "error" not in standing(at(0, 7, float("nan")))
