@@ -8,8 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test quick check clean
 
 demo: .venv/ready
-	$(BIN)/blinkscope locate 'Is a cat or a dog better for a small flat? Give one reason, then finish with "My choice: cat" or "My choice: dog".' \
-	    --feature 'regex:(?i)my choice: \W*(cat|dog)' --max-new-tokens 60 --seed 1 --error 0.1 --continuations 400 \
+	$(BIN)/blinkscope locate 'Should I get a cat or a dog for a small flat? Answer in one sentence.' \
+	    --feature 'regex:\b(cat|dog)s?\b' --max-new-tokens 40 --seed 4 --error 0.1 --continuations 500 \
 	    -o demo/run.db --report demo/report.html
 	@echo "Open demo/report.html in a browser."
 

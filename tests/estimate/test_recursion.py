@@ -75,9 +75,10 @@ def test_filling_up_spends_the_budget_and_takes_nothing_back(n: int, seed: int, 
     if shape.any():
         assert ((counts - have) * cost).sum() == pytest.approx(budget)
         raised = counts > have + 1e-9
-        assert np.ptp((counts / np.where(shape > 0, shape, 1))[raised & (shape > 0)]) < 1e-6 * counts.max() / shape[
-            shape > 0
-        ].min()
+        assert (
+            np.ptp((counts / np.where(shape > 0, shape, 1))[raised & (shape > 0)])
+            < 1e-6 * counts.max() / shape[shape > 0].min()
+        )
 
 
 def test_whole_numbers_cost_about_the_budget() -> None:

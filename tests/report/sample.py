@@ -45,10 +45,12 @@ def build(
     return Trace(
         settings={
             "prompt": prompt,
+            "system": None,
+            "prefill": "",
             "model": "smollm2",
             "feature": "choice",
+            "ask": None,
             "method": "divergence",
-            "estimator": "unbiased",
             "sampling": {"temperature": 0.6, "top_k": 0, "top_p": 0.9, "min_p": 0.0, "max_new_tokens": 256, "stop": []},
             "seed": seed,
         },
@@ -208,10 +210,11 @@ def decided() -> Trace:
 
 # ---------------------------------------------------------------- long
 
-WORDS = (
+TEXT = (
     "the number of sides that meet at each corner is three so we count twelve edges and then divide by two which gives "
     "six faces wait let me check that again because each edge belongs to exactly two faces and not to one"
-).split()
+)
+WORDS = TEXT.split(" ")
 
 
 def long(tokens: int = 2000, continuations: int = 5000, labels: int = 12, text: str = "") -> Trace:
@@ -230,8 +233,9 @@ def long(tokens: int = 2000, continuations: int = 5000, labels: int = 12, text: 
     steps = [Step(w, float(x), float(1 - x), i) for i, (w, x) in enumerate(zip(words, p, strict=True))]
     open_ = [s for s in range(tokens) if p[s] < 1]
     per_position = max(1, continuations // len(open_))
-    forks = {s: [(f" {w}", float(1 - p[s]) * share) for w, share in zip(WORDS[s % 5 :], (0.6, 0.3, 0.1))] for s in open_}
-    filler = text or " ".join(WORDS) + ". "
+    shares = (0.6, 0.3, 0.1)
+    forks = {s: [(f" {WORDS[s % 5 + k]}", float(1 - p[s]) * share) for k, share in enumerate(shares)] for s in open_}
+    filler = text or TEXT + ". "
 
     def write(position: int, fork: str, label: str, rng: np.random.Generator) -> str:
         return f"{fork} {(filler * 60)[: 900 + position]} The answer is {label}."
@@ -251,7 +255,7 @@ HOSTILE = (
     "javascript:alert(4)",
     "<link rel=stylesheet href=http://example.invalid/b.css><style>@import 'http://example.invalid/c.css';</style>",
     "red; background: url(http://example.invalid/d.png)",
-    "\"><style>* { display: none }</style>{{scripts}}{{data}}${alert(5)}",
+    '"><style>* { display: none }</style>{{scripts}}{{data}}${alert(5)}',
     "\u202eevil\u202c\u2066isolated\u2069",
     "\x1b[31mred\x1b[0m\x00\x07\x08\x7f\x9b",
     "lone \ud800 and \udfff surrogates",

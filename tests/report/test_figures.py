@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from sample import HOSTILE, hostile, long, realistic, undecided
 
 from blinkscope.errors import MissingExtra
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
 from blinkscope.report.figures import curve_figure, label_styles
+from tests.report.sample import HOSTILE, hostile, long, realistic, undecided
 
 
 def drawn(figure: Figure) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
-from sample import decided, hostile, realistic, undecided
 
 from blinkscope.report import notebook
 from blinkscope.report.text import visible
+from tests.report.sample import decided, hostile, realistic, undecided
 
 STYLES = {
     notebook.CERTAIN,

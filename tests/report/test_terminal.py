@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sample import HOSTILE, decided, hostile, long, realistic, undecided
 
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.trace import Cost, Target, Trace
 from blinkscope.report import summary
 from blinkscope.report.progress import Display, filled, progress_display, standing
 from blinkscope.report.terminal import print_trace
+from tests.report.sample import HOSTILE, decided, hostile, long, realistic, undecided
 
 
 class Terminal(io.StringIO):

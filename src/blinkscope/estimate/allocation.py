@@ -67,8 +67,8 @@ def fill(
     spent = np.cumsum((have * cost)[order])
     levels = (budget + spent) / slope
     joined = np.flatnonzero(levels >= ratio[order])
-    level = levels[joined[-1]]
-    return np.maximum(have, level * shape)
+    # Nothing joins where the budget is nothing but a rounding error.
+    return np.maximum(have, levels[joined[-1]] * shape) if len(joined) else have
 
 
 def whole(

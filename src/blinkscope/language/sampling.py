@@ -3,8 +3,8 @@
 The order is that of ``transformers`` (and of vLLM): temperature, top-k, top-p, min-p, each on what the one before left.
 Every engine hands over raw logits and takes back probabilities, so that p_s, the off-path law and the law that
 continuations are drawn from are the same numbers. A full sort of the vocabulary is avoided: the largest logits and
-the logarithm of the whole normaliser are enough wherever the filter keeps only tokens among them, and ``next_token_law``
-says where it does not.
+the logarithm of the whole normaliser are enough wherever the filter keeps only tokens among them, and
+``next_token_law`` says where it does not.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def next_token_law(
 
 
 def inverse_cdf(law: NextTokenLaw, u: Float[np.ndarray, " rows"]) -> np.ndarray:
-    """Column drawn in each row by inversion of the uniform ``u``; k (one past the end) where it lies beyond the list."""
+    """Column drawn in each row by inversion of the uniform ``u``; k (one past the end) where that is not listed."""
     cumulative = np.cumsum(law.p, axis=1)
     complete = law.listed >= 1
     total = np.where(complete, cumulative[:, -1], 1.0)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from blinkscope.estimate import streams
-from blinkscope.estimate.source import Draw, Order, Stratum
+from blinkscope.estimate.source import JSON, Draw, Order, Stratum
 from blinkscope.feature import Reply
 from blinkscope.language.engine import Alternatives, Ask, Completion, Engine, Job, Path, Score
 from blinkscope.language.sampling import Sampling
@@ -76,7 +76,7 @@ class Writer:
         for done in self.stopwatch.over(self.engine.continue_(jobs, self.sampling, self.seed)):
             position, replicate = done.job.key
             fork = self.engine.pieces(done.tokens[:1])[0] if done.tokens else ""
-            payload = {
+            payload: dict[str, JSON] = {
                 "text": self.engine.decode(done.tokens),
                 "tokens": list(done.tokens),
                 "finish": done.finish,

@@ -149,7 +149,8 @@ def error(trace: Trace) -> str:
 def settings(trace: Trace) -> str:
     """Model, feature, method, sampling and seed, in a line."""
     said = trace.settings
-    method = ", ".join(str(said[key]) for key in ("method", "estimator") if said.get(key))
+    used = trace.target.estimator if said.get("method") == "divergence" else None
+    method = ", ".join(str(word) for word in (said.get("method"), used) if word)
     parts = [str(said.get("model") or ""), str(said.get("feature") or ""), method, _sampling(said.get("sampling"))]
     if said.get("seed") is not None:
         parts.append(f"seed {said['seed']}")

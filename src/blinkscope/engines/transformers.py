@@ -1,0 +1,225 @@
+"""Any causal language model of Hugging Face transformers: from a folder, a GGUF file, the hub, or already in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]  # comes with accelerate
+import torch
+from transformers.cache_utils import DynamicCache
+
+from blinkscope.engines.continuous_batch import Model, write
+from blinkscope.engines.key_values import ROOM, KeyValues, can_slice
+from blinkscope.engines.next_token import TokenScore, score_tokens
+from blinkscope.engines.rows import Rules
+from blinkscope.engines.text import Text
+from blinkscope.errors import EngineError, UserError
+from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
+from blinkscope.language.sampling import Sampling
+
+CHUNK = 256  # positions in one forward pass over a path
+_CPU_ROWS, _GPU_ROWS = 96, 256  # beyond these a step takes longer in the same proportion
+
+
+class TransformersEngine:
+    """A transformers model behind the ``Engine`` protocol.
+
+    The model is used as it is: its own forward pass is called, so that adapters, hooks and steering vectors act. The
+    keys and values of the last paths are kept; after changing a model that is in memory, make a new engine.
+
+    Parameters
+    ----------
+    name : the spelling that names these weights.
+    model, tokenizer : of transformers; the model in evaluation mode.
+    sampling : the model's own settings; read from its generation config where None.
+    batch_bytes : most memory for the keys and values of the rows that decode together; from the free memory where None.
+    batch_rows : most rows that decode together; where more of them gain nothing on this device if None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        *,
+        sampling: Sampling | None = None,
+        batch_bytes: int | None = None,
+        batch_rows: int | None = None,
+    ) -> None:
+        if model.training:
+            raise UserError("the model is in training mode, where dropout changes its law; call model.eval() first.")
+        if not can_slice(model.config):
+            raise UserError(
+                f"{name} keeps a recurrent state, which cannot be cut at a token; "
+                "this engine needs a model with plain attention."
+            )
+        if batch_bytes is not None and batch_bytes < 1:
+            raise UserError(f"batch-bytes is {batch_bytes}; it must be a positive number of bytes.")
+        self._name, self._model = name, model
+        self._end_of_turn = _end_of_turn(model, tokenizer)
+        self._text = Text(tokenizer, self._end_of_turn)
+        self._sampling = sampling or _generation_settings(model)
+        self._batch_bytes = batch_bytes or _free_bytes(model.device)
+        self._batch_rows = batch_rows or (_CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS)
+        self._prefixes: OrderedDict[Path, KeyValues] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def default_sampling(self) -> Sampling:
+        return self._sampling
+
+    @property
+    def context_window(self) -> int:
+        config = self._model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 2**31)
+
+    def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
+        context = self._text.encode(prompt, prefill)
+        if len(context.ids) >= self.context_window:
+            raise UserError(
+                f"the prompt has {len(context.ids)} tokens and the model's context window is {self.context_window}; "
+                "shorten the prompt."
+            )
+        return context
+
+    def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
+        return self._text.encode_reply(context, text, finished)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self._text.decode(tokens)
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        return self._text.pieces(tokens)
+
+    def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
+        return self._text.follow_up(path.context, question)
+
+    def score(self, path: Path, sampling: Sampling) -> Score:
+        self._check_length(len(path.context.ids) + len(path.tokens))
+        with _machine_errors():
+            scores = self._pass_over(path, sampling)
+        return Score(
+            np.array([score.p for score in scores]),
+            np.array([score.off_path for score in scores]),
+            tuple(score.alternatives for score in scores),
+        )
+
+    def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
+        jobs = list(jobs)
+        longest = 0
+        for job in jobs:
+            if not 0 <= job.kept <= len(job.path.tokens):
+                raise UserError(f"a continuation keeps {job.kept} tokens of a path of {len(job.path.tokens)}.")
+            ask = 0 if job.ask is None else len(job.ask.ids) + job.ask.max_new_tokens
+            reply = max(sampling.max_new_tokens, job.kept + len(job.forced))
+            longest = max(longest, len(job.path.context.ids) + reply + ask)
+        self._check_length(longest)
+        # Path by path, so that each one's keys and values are needed once; and within a path those first that have
+        # the most still to write, so that few are left at the end.
+        first_seen = {path: i for i, path in enumerate(dict.fromkeys(job.path for job in jobs))}
+        jobs.sort(key=lambda job: (first_seen[job.path], job.kept))
+        if jobs:
+            rules = Rules(sampling, seed, self._end_of_turn, self.decode)
+            with _machine_errors():
+                capacity = min(self._row_limit(jobs[0].path, longest), len(jobs))
+                for row in write(jobs, rules, Model(self._model, self._prefix, self._model.device), capacity):
+                    yield row.completion()
+
+    def _row_limit(self, path: Path, longest: int) -> int:
+        row_bytes = self._prefix(path).bytes_per_token * (longest + ROOM)
+        return max(1, min(self._batch_rows, self._batch_bytes // row_bytes))
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.context_window:
+            raise UserError(
+                f"context and generation may have {tokens} tokens together, and the model's context window is "
+                f"{self.context_window}; shorten the prompt or lower --max-new-tokens."
+            )
+
+    def _prefix(self, path: Path) -> KeyValues:
+        """Keys and values of a path and its context, from memory where they are still there."""
+        if path not in self._prefixes:
+            self._pass_over(path, None)
+        self._prefixes.move_to_end(path)
+        return self._prefixes[path]
+
+    @torch.inference_mode()
+    def _pass_over(self, path: Path, sampling: Sampling | None) -> list[TokenScore]:
+        """Read a path once: keep its keys and values, and score its tokens where a sampling law is given."""
+        ids = torch.tensor([(*path.context.ids, *path.tokens)], device=self._model.device)
+        first, total = len(path.context.ids), ids.shape[1]
+        cache = DynamicCache()
+        scores: list[TokenScore] = []
+        for start in range(0, total, CHUNK):
+            stop = min(start + CHUNK, total)
+            # Logits at position i are those of token i + 1; the last token's are nobody's.
+            scored = range(max(start, first - 1), min(stop, total - 1)) if sampling is not None else range(0)
+            logits = self._model(
+                input_ids=ids[:, start:stop],
+                position_ids=torch.arange(start, stop, device=ids.device)[None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=stop - scored.start if scored else 1,
+            ).logits[0]
+            if scored and sampling is not None:
+                tokens = np.array(path.tokens[scored.start + 1 - first : scored.stop + 1 - first])
+                scores += score_tokens(logits[: len(tokens)], sampling, tokens)
+        self._keep(path, KeyValues.of(cache))
+        return scores
+
+    def _keep(self, path: Path, key_values: KeyValues) -> None:
+        """Remember a path, and forget the oldest ones where they take more than a quarter of the batch's memory."""
+        self._prefixes[path] = key_values
+        while len(self._prefixes) > 1 and self._prefix_bytes() > self._batch_bytes // 4:
+            self._prefixes.popitem(last=False)
+
+    def _prefix_bytes(self) -> int:
+        return sum(x.bytes_per_token * x.tokens for x in self._prefixes.values())
+
+
+def _end_of_turn(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a turn: those of the generation config, else the tokenizer's."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    if ids is None:
+        ids = tokenizer.eos_token_id
+    if ids is None:
+        return frozenset()
+    return frozenset([ids] if isinstance(ids, int) else ids)
+
+
+def _generation_settings(model: Any) -> Sampling:
+    """The settings of the generation config; what it leaves open is off."""
+    config = model.generation_config
+
+    def setting(name: str, off: float) -> Any:
+        value = getattr(config, name, None)
+        return off if value is None else value
+
+    return Sampling(
+        temperature=setting("temperature", 1.0),
+        top_k=setting("top_k", 0),
+        top_p=setting("top_p", 1.0),
+        min_p=setting("min_p", 0.0),
+    )
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Half of what is free on a GPU; a quarter of what is free elsewhere, at most 4 GiB."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 2
+    return min(int(psutil.virtual_memory().available) // 4, 4 * 2**30)
+
+
+@contextmanager
+def _machine_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineError("the device ran out of memory; lower --batch-bytes.") from error

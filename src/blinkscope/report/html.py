@@ -1,0 +1,281 @@
+"""The HTML report: one offline file that a person can mail, open and read.
+
+A page is a template, styles and scripts from this package, and data. Text of a model is hostile input, so three things
+hold for every page: data stands in a ``<script type="application/json">`` block in which nothing can end the block; the
+page's script puts text into the document as text nodes only; and a Content-Security-Policy admits just the scripts and
+styles of this package, by hash, and no network at all.
+
+``report_data`` says what a page of one generation holds and ``page`` makes a file of it; other kinds of result can use
+``page`` with data and a script of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from blinkscope.divergence import total_variation
+from blinkscope.errors import EngineError, UserError
+from blinkscope.estimate.source import JSON, Draw
+from blinkscope.estimate.trace import Trace
+from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
+from blinkscope.report import summary
+from blinkscope.report.text import shortened
+from blinkscope.window import TokenWindow, default_max_width
+
+STYLES = ("vendor/uPlot.min.css", "assets/report.css")
+SCRIPTS = ("vendor/uPlot.iife.min.js", "vendor/htm-preact.standalone.umd.js", "assets/report.js")
+
+PLACE_WIDTH = 48  # characters of a window's text in a sentence
+SIGNIFICANT_DIGITS = 5  # of numbers in the page, which are for looking at; the run file has them all
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """How much of the continuations a page holds: so many texts per fork and label, so many characters of each."""
+
+    texts: int
+    head: int
+    tail: int
+
+
+EXCERPTS = (Excerpt(10, 300, 200), Excerpt(3, 150, 100), Excerpt(1, 60, 40))
+EXCERPT_BYTES = 6_000_000  # the first excerpt that fits is taken, so that a page stays under 8 MB
+
+# What must not stand literally in the data block: characters that could end it or open a tag, that JavaScript once took
+# for line ends, that reorder or hide text in an editor, and lone surrogates, which UTF-8 cannot hold.
+_UNSAFE = re.compile(
+    "[<>&\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff]"
+)
+
+
+def report_html(trace: Trace) -> str:
+    """The report of one generation as the text of an HTML file."""
+    return page(report_data(trace))
+
+
+def write_report(trace: Trace, path: str | Path) -> Path:
+    """Write the report of one generation; the file appears whole or not at all.
+
+    Raises
+    ------
+    UserError : the folder does not exist, or nothing can be written there.
+    EngineError : the machine could not store the file, for instance because its disk is full.
+    """
+    path = Path(path)
+    content = report_html(trace).encode("utf-8")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"cannot write the report to {path}: {error.strerror}; choose another place.") from error
+    except OSError as error:
+        raise EngineError(f"the report could not be stored at {path}: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def page(data: Mapping[str, Any], scripts: Sequence[str] = SCRIPTS, styles: Sequence[str] = STYLES) -> str:
+    """One self-contained HTML file that shows ``data`` with the named scripts and styles of this package."""
+    script_texts = [_asset(name) for name in scripts]
+    style_texts = [_asset(name) for name in styles]
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            "script-src " + " ".join(map(_source_hash, script_texts)),
+            "style-src " + " ".join(map(_source_hash, style_texts)),
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
+    )
+    parts = {
+        "policy": policy,
+        "styles": "\n".join(f"<style>{text}</style>" for text in style_texts),
+        "data": data_block(data),
+        "scripts": "\n".join(f"<script>{text}</script>" for text in script_texts),
+    }
+    # One pass over the template: data that happens to spell a placeholder is never looked at.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("assets/report.html"))
+
+
+def data_block(data: Mapping[str, Any]) -> str:
+    """``data`` as JSON that is safe inside a script element and holds no invisible characters."""
+    text = json.dumps(_rounded(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def report_data(trace: Trace) -> dict[str, Any]:
+    """What the page of one generation shows: the result's JSON, its settings apart, and texts of the continuations."""
+    result = {name: value for name, value in trace.to_json().items() if name not in trace.settings and name != "forks"}
+    excerpt, continuations = _fitting_excerpts(trace)
+    index = trace.posterior.index
+    width = trace.target.max_width or default_max_width(len(trace.steps))
+    return {
+        **result,
+        "settings": dict(trace.settings),
+        "question": question(trace.settings.get("prompt")),
+        "answer": answer(trace),
+        "finding": finding(trace),
+        "target": {"delta": trace.target.delta, "max_width": width, "level": trace.target.level},
+        "change": total_variation(trace.curve[:-1], trace.curve[1:]).tolist() if len(index) > 1 else [],
+        "continuations": continuations,
+        "excerpt": {"texts": excerpt.texts, "head": excerpt.head, "tail": excerpt.tail},
+    }
+
+
+# ---------------------------------------------------------------- in words
+
+
+def question(prompt: JSON) -> str:
+    """The question of a prompt: the last user's turn of a conversation, or the prompt itself."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list):
+        for message in reversed(prompt):
+            if isinstance(message, dict) and message.get("role") == "user":
+                return str(message.get("content", ""))
+    return ""
+
+
+def answer(trace: Trace) -> str:
+    """The outcome of this generation, in one sentence."""
+    if trace.final_label == UNPARSED:
+        return "The generation ended without an answer that could be read."
+    if trace.final_label == TRUNCATED:
+        return "The generation was cut at its length cap before an answer could be read."
+    return f"The answer was {shortened(trace.final_label, summary.LABEL_WIDTH)}."
+
+
+def finding(trace: Trace) -> str:
+    """Where the generation was decided, in one or two sentences."""
+    windows = trace.windows()
+    return _windows_in_words(trace, windows) if windows else summary.answer(trace, windows)
+
+
+def _windows_in_words(trace: Trace, windows: Sequence[TokenWindow], most: int = 3) -> str:
+    """The largest windows, told in the order in which they come."""
+    told = sorted(sorted(windows, key=lambda window: -window.change)[:most], key=lambda window: window.start)
+    sentence = ", then ".join(_window_in_words(trace, window) for window in told)
+    rest = len(windows) - len(told)
+    more = f" {rest} smaller {'window is' if rest == 1 else 'windows are'} listed below." if rest else ""
+    return f"{sentence}.{more}"
+
+
+def _window_in_words(trace: Trace, window: TokenWindow) -> str:
+    doubt = "" if window.certain else f" (a window with probability {_number(window.probability)})"
+    gain = {label: window.after[label] - window.before[label] for label in trace.labels}
+    if abs(gain.get(trace.final_label, 0.0)) >= window.change / 2:
+        told = [trace.final_label]
+    else:
+        told = [min(gain, key=gain.__getitem__), max(gain, key=gain.__getitem__)]
+    moves = [
+        f"P({shortened(label, summary.LABEL_WIDTH)}) {'' if k else 'went '}from "
+        f"{_number(window.before[label])} to {_number(window.after[label])}"
+        for k, label in enumerate(told)
+    ]
+    return f"{' and '.join(moves)} at {_place(trace, window)}{doubt}"
+
+
+def _place(trace: Trace, window: TokenWindow) -> str:
+    start, end = window.start, window.end
+    tokens = f"token {end}" if end == start + 1 else f"tokens {start + 1} to {end}"
+    return f"“{shortened(trace.covered(window), PLACE_WIDTH)}” ({tokens} of {len(trace.steps)})"
+
+
+def _number(value: float) -> str:
+    """A probability in words: 0 and 1 only where that is exact."""
+    if value in (0, 1):
+        return f"{value:.0f}"
+    if value < 0.005:
+        return "less than 0.01"
+    return "more than 0.99" if value > 0.995 else f"{value:.2f}"
+
+
+# ---------------------------------------------------------------- continuations
+
+
+def _fitting_excerpts(trace: Trace) -> tuple[Excerpt, list[dict[str, Any]]]:
+    """The continuations under the most generous excerpt whose JSON keeps the page small."""
+    for excerpt in EXCERPTS:
+        groups = _continuations(trace, excerpt)
+        if len(data_block({"": groups}).encode("utf-8")) <= EXCERPT_BYTES:
+            break
+    return excerpt, groups
+
+
+def _continuations(trace: Trace, excerpt: Excerpt) -> list[dict[str, Any]]:
+    """What came out of every fork, by position, the most probable first.
+
+    ``p`` is None where the sampler went on freely and the fork was not forced. Labels are column numbers of the curve,
+    and one past the last for outcomes that have no column.
+    """
+    column = {label: k for k, label in enumerate(trace.labels)}
+    elsewhere = column.get(OTHER, len(trace.labels))
+    groups: dict[tuple[int, str], list[tuple[int, Draw]]] = {}
+    for draw in sorted(trace.draws, key=lambda draw: (draw.stratum, draw.replicate)):
+        label = column.get(draw.label, elsewhere)
+        groups.setdefault((draw.stratum, draw.fork), []).append((label, draw))
+    found = [_group(position, token, draws, excerpt) for (position, token), draws in groups.items()]
+    return sorted(found, key=lambda group: (group["position"], -(group["p"] or 0.0), -group["drawn"], group["token"]))
+
+
+def _group(position: int, token: str, draws: list[tuple[int, Draw]], excerpt: Excerpt) -> dict[str, Any]:
+    counts: dict[int, int] = {}
+    texts = []
+    for label, draw in draws:
+        counts[label] = counts.get(label, 0) + 1
+        if counts[label] <= excerpt.texts and isinstance(draw.payload.get("text"), str):
+            texts.append(_shortened(label, draw, excerpt))
+    return {
+        "position": position,
+        "token": token,
+        "p": draws[0][1].payload.get("p"),
+        "drawn": len(draws),
+        "counts": sorted(counts.items()),
+        "texts": sorted(texts, key=lambda text: int(text["label"])),
+    }
+
+
+def _shortened(label: int, draw: Draw, excerpt: Excerpt) -> dict[str, Any]:
+    text = str(draw.payload["text"])
+    omitted = len(text) - excerpt.head - excerpt.tail
+    entry: dict[str, Any] = {"label": label, "said": draw.label, "finish": draw.payload.get("finish")}
+    if omitted <= 0:
+        return {**entry, "head": text}
+    return {**entry, "head": text[: excerpt.head], "omitted": omitted, "tail": text[-excerpt.tail :]}
+
+
+# ---------------------------------------------------------------- the file
+
+
+def _asset(name: str) -> str:
+    return resources.files("blinkscope.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _source_hash(text: str) -> str:
+    """What a Content-Security-Policy calls an inline script or style: the hash of its text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}'"
+
+
+def _rounded(value: Any) -> Any:
+    """JSON with its numbers shortened for display; what is not a finite number becomes null."""
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(entry) for entry in value]
+    return value
