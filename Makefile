@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 demo: .venv/ready
 	$(BIN)/blinkscope locate 'Should I get a cat or a dog for a small flat? Answer in one sentence.' \
-	    --feature 'regex:\b(cat|dog)s?\b' --max-new-tokens 40 --seed 4 --error 0.1 --continuations 500 \
+	    --feature 'regex:\b(cat|dog)s?\b' --max-new-tokens 50 --seed 4 --error 0.08 --continuations 600 \
 	    -o demo/run.db --report demo/report.html
 	@echo "Open demo/report.html in a browser."
 

@@ -1,7 +1,7 @@
 """Critical windows.
 
 ``TokenWindow`` is the window of one generation: a short stretch of steps over which the label posterior of that very
-generation changes by at least delta in total variation.
+generation changes by at least delta in total variation. The windows of a whole distribution are in ``critical.py``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
+import platformdirs
 import pytest
+import safetensors
 
 from blinkscope.engines import open_engine
 from blinkscope.engines import smollm2 as embedded
@@ -80,16 +82,27 @@ def test_broken_off_unpacking_leaves_nothing_that_is_taken_for_a_model(tmp_path,
     assert names(tmp_path) == {"model", ".unpacking-young"}
 
 
-def test_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("not a folder")
+@pytest.mark.parametrize("full", [False, True])
+def test_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, full):
+    unpacked = tiny_model()
+    place = tmp_path / "cache"
+    if full:
+
+        def no_space(*_: Any) -> None:
+            raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device")
+
+        monkeypatch.setattr(unpacked.model, "save_pretrained", no_space)
+    else:
+        place.write_text("not a folder")
     packed = tmp_path / "weights.gguf"
     packed.write_bytes(b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(embedded, "_unpack", lambda packed: tiny_model())
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: place / name)
+    monkeypatch.setattr(embedded, "_unpack", lambda packed: unpacked)
     monkeypatch.setattr(embedded, "find_weights", lambda: packed)
     with pytest.warns(UserWarning, match="could not be kept"):
         engine = open_engine("smollm2")
     assert engine.decode([65]) == "b"
+    assert not place.is_dir() or names(place / "blinkscope") == set()
 
 
 @pytest.mark.model

@@ -54,9 +54,10 @@ class KeyValues:
         return next(layer[0].shape[2] for layer in self.layers if layer is not None)
 
 
-def can_slice(config: Any) -> bool:
+def can_slice(model: Any) -> bool:
     """Whether a model's memory of a prefix can be cut out of its memory of a longer text."""
-    return all(type(layer).__name__ in _SLICEABLE for layer in DynamicCache(config=config).layers)
+    layers = DynamicCache(config=model.config).layers
+    return not model._is_stateful and all(type(layer).__name__ in _SLICEABLE for layer in layers)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from blinkscope.language.engine import Alternatives
 from blinkscope.language.sampling import NextTokenLaw, Sampling, inverse_cdf, next_token_law
 
 SHORTLIST = 256
+_CACHED = 2**18  # numbers
 UNLISTED = 1e-6  # probability that may be left out where the sampler can say any token of the vocabulary
 
 
@@ -39,9 +40,16 @@ def law_of_most_probable(logits: torch.Tensor, sampling: Sampling) -> ListedLaw:
         raise EngineError("the model returned logits that are not finite; try --dtype float32.")
     normalizer = None
     if sampling.temperature > 0:
-        normalizer = torch.logsumexp(logits / sampling.temperature, dim=1).double().cpu().numpy()
+        normalizer = _log_normalizer(logits, sampling.temperature).double().cpu().numpy()
     law = next_token_law(values.double().cpu().numpy(), sampling, vocabulary=vocabulary, log_normalizer=normalizer)
     return ListedLaw(ids.cpu().numpy(), law)
+
+
+def _log_normalizer(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """logsumexp(logits / temperature) of each row."""
+    # A few rows at a time on a CPU: what is in between then stays in its cache, and no large memory is asked for.
+    rows = max(1, _CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    return torch.cat([torch.logsumexp(block / temperature, dim=1) for block in logits.split(rows)])
 
 
 def law_of_all(logits: torch.Tensor, sampling: Sampling) -> ListedLaw:

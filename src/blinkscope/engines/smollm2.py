@@ -67,6 +67,8 @@ def unpacked_folder(packed: Path) -> Path:
 
 
 def _load(packed: Path, placement: Placement) -> Loaded:
+    from safetensors import SafetensorError
+
     from blinkscope.engines.loading import Loaded, load
 
     folder = unpacked_folder(packed)
@@ -74,7 +76,7 @@ def _load(packed: Path, placement: Placement) -> Loaded:
         unpacked = _unpack(packed)
         try:
             _save(unpacked, folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # a full disk is the one or the other
             warnings.warn(
                 f"the unpacked weights could not be kept in {folder.parent} ({error}); each start takes half a minute.",
                 stacklevel=2,

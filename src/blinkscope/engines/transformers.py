@@ -52,7 +52,7 @@ class TransformersEngine:
     ) -> None:
         if model.training:
             raise UserError("the model is in training mode, where dropout changes its law; call model.eval() first.")
-        if not can_slice(model.config):
+        if not can_slice(model):
             raise UserError(
                 f"{name} keeps a recurrent state, which cannot be cut at a token; "
                 "this engine needs a model with plain attention."
@@ -221,5 +221,9 @@ def _free_bytes(device: torch.device) -> int:
 def _machine_errors() -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise EngineError("the device ran out of memory; lower --batch-bytes.") from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):  # what torch says of ordinary memory
+            raise EngineError("the machine ran out of memory; lower --batch-bytes.") from error
+        raise

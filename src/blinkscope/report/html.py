@@ -192,7 +192,7 @@ def _window_in_words(trace: Trace, window: TokenWindow) -> str:
 def _place(trace: Trace, window: TokenWindow) -> str:
     start, end = window.start, window.end
     tokens = f"token {end}" if end == start + 1 else f"tokens {start + 1} to {end}"
-    return f"“{shortened(trace.covered(window), PLACE_WIDTH)}” ({tokens} of {len(trace.steps)})"
+    return f"“{shortened(trace.covered(window), PLACE_WIDTH)}” ({tokens})"
 
 
 def _number(value: float) -> str:

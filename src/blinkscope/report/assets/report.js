@@ -53,10 +53,11 @@
   function prob(x) {
     if (x === null || x === undefined) return "\u2013";
     if (x === 0 || x === 1) return String(x);
-    if (x < 0.001) return "<0.001";
-    if (x < 0.01) return x.toFixed(3);
-    return x > 0.995 ? ">0.99" : x.toFixed(2);
+    if (x < 0.01) return "<0.01";
+    return x > 0.99 ? ">0.99" : x.toFixed(2);
   }
+  const small = (x) => String(Number(x.toPrecision(2)));
+  const tokenProb = (x) => (x !== null && x > 0 && x < 0.01 ? small(x) : prob(x));
   const whole = (n) => Math.round(n).toLocaleString("en");
   const percent = (x) => `${(100 * x).toFixed(x < 0.01 && x > 0 ? 1 : 0)} %`;
   const count = (n, what) => `${whole(n)} ${what}${n === 1 ? "" : "s"}`;
@@ -121,7 +122,7 @@
     <h1 class=${data.question.length > 160 ? "said long" : "said"} dir="auto" lang="">${line(clipped(data.question || "A generation", 320))}</h1>
     <p class="lead">${line(data.answer)} ${line(data.finding)}</p>
     ${STATUS[data.status] && html`<p class="notice">${STATUS[data.status]}</p>`}
-    <p class="small facts"><span>${line(data.settings.model ?? "")}</span> <span>${count(tokens.length, "token")}</span> <span>${count(data.cost.continuations, "continuation")}</span> <span>error ${prob(data.error.reached_max)}</span></p>
+    <p class="small facts"><span>${line(data.settings.model ?? "")}</span> <span>${count(tokens.length, "token")}</span> <span>${count(data.cost.continuations, "continuation")}</span> <span>error ${small(data.error.reached_max)}</span></p>
     <${Prompt} />
   </header>`;
 
@@ -129,7 +130,7 @@
 
   const Legend = () => html`<div class="legend" role="group" aria-label="Labels; press one to hide or show its curve">
     ${labels.map((name, k) => html`<button type="button" class=${`key label-${slot(k)}`} data-label=${k} aria-pressed="true" title=${plain(name)}>
-      <i class="stroke"></i><span class="name">${line(name)}</span>${k === finalLabel && html`<span class="answer">answer</span>`}<span class="value"></span></button>`)}
+      <i class="stroke"></i><span class=${k === finalLabel ? "name final" : "name"}>${line(name)}</span>${k === finalLabel && html`<span class="unseen">, the answer</span>`}<span class="value"></span></button>`)}
   </div>`;
 
   const Instrument = () => html`<section class="instrument" id="instrument" aria-label="Probability of every label, by tokens kept">
@@ -150,7 +151,7 @@
     const ink = word ? nodes(visible(word, false)) : html`<span class="hidden">${text.includes("\n") ? "\u21b5" : text ? "\u2423" : "\u2205"}</span>`;
     const kinds = ["token", forksAt.has(i) && "forks"].filter(Boolean).join(" ");
     const style = moved(i) > 0.005 ? { "--moved": `${(100 * shade(moved(i))).toFixed(1)}%` } : undefined;
-    return html`<span role="option" class=${kinds} data-i=${i} tabindex=${i === 0 ? 0 : -1} aria-selected="false" style=${style}>${word ? prose(space) : ""}<span class="ink">${ink}</span>${word ? "" : prose(space)}</span>`;
+    return html`<span role="option" class=${kinds} data-i=${i} tabindex=${i === 0 ? 0 : -1} aria-selected="false" style=${style}>${word && i > 0 ? prose(space) : ""}<span class="ink">${ink}</span>${word ? "" : prose(space)}</span>`;
   }
 
   function Generation() {
@@ -195,7 +196,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     const [isOpen, setOpen] = useState(first);
     const words = fork.counts.map(([k, n]) => `${plain(labelName(k))} ${n}`).join(", ");
     return html`<details class="fork" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)}>
-      <summary class="alternative"><span class="word"><${Said} text=${clipped(fork.token, 40)} /></span><span class="p">${prob(fork.p)}</span>
+      <summary class="alternative"><span class="word"><${Said} text=${clipped(fork.token, 40)} /></span><span class="p">${tokenProb(fork.p)}</span>
         <${Bar} shares=${fork.counts.map(([k, n]) => [k, n / fork.drawn])} name=${`${count(fork.drawn, "continuation")}: ${words}`} />
         <span class="n">${whole(fork.drawn)}</span></summary>
       ${isOpen && html`<${Texts} fork=${fork} />`}
@@ -205,14 +206,14 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
   function Panel({ i }) {
     const token = tokens[i];
     const forks = forksAt.get(i) ?? [];
-    const free = forks.every((fork) => fork.p === null); // a method that lets the model go on freely
+    const free = forks.length > 0 && forks.every((fork) => fork.p === null); // a method that lets the model go on freely
     const rest = free ? 0 : token.off_path - forks.reduce((sum, fork) => sum + fork.p, 0);
     return html`<div class="sheet">
-      <div class="heading"><h2 id="panel-title" tabindex="-1">Instead of <${Said} text=${clipped(token.text, 40)} /></h2>
+      <div class="heading"><h2 id="panel-title" tabindex="-1">${free ? "From" : "Instead of"} <${Said} text=${clipped(token.text, 40)} />${free && " on"}</h2>
         <button type="button" class="plain" id="close" aria-label="Close the forks">close</button></div>
       <p class="small">Token ${i + 1} of ${whole(tokens.length)}. ${forks.length > 0 && (free ? "The model went on freely from here; its continuations, by first token." : "Open an alternative for what the model wrote after it.")}</p>
       <div class="alternative head" aria-hidden="true"><span>token</span><span class="p">prob.</span><span>what came out</span><span class="n">drawn</span></div>
-      <div class="alternative kept"><span class="word"><${Said} text=${clipped(token.text, 40)} /></span><span class="p">${prob(token.p)}</span><${Law} row=${before[i] + 1} /><span class="n">said</span></div>
+      ${!free && html`<div class="alternative kept"><span class="word"><${Said} text=${clipped(token.text, 40)} /></span><span class="p">${tokenProb(token.p)}</span><${Law} row=${before[i] + 1} /><span class="n">said</span></div>`}
       ${forks.map((fork, n) => html`<${Fork} key=${`${i}/${n}`} fork=${fork} first=${n === 0} />`)}
       ${rest > 0.005 && html`<p class="small">Alternatives that none of the continuations began with: ${prob(rest)} together.</p>`}
       ${forks.length === 0 && html`<p class="nothing">${token.off_path === 0 ? "No other token was possible here." : "No continuation was drawn here: too little hangs on it."}</p>`}
@@ -247,27 +248,30 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
         <tbody>${windows.map((window, n) => html`<${WindowRow} window=${window} n=${n + 1} />`)}</tbody></table>`}
   </section>`;
 
-  const inWords = (value) => {
-    if (value === null || (Array.isArray(value) && value.length === 0)) return "none";
-    if (typeof value !== "object") return String(value);
-    return Object.entries(value).map(([key, entry]) => (Array.isArray(value) ? inWords(entry) : `${key.replaceAll("_", " ")} ${inWords(entry)}`)).join(", ");
-  };
+  const OFF = { top_k: 0, top_p: 1, min_p: 0 };
+  /** A setting in words; filters that are switched off are left out. */
+  function inWords(value) {
+    if (Array.isArray(value)) return value.map(inWords).join(", ");
+    if (value === null || typeof value !== "object") return String(value);
+    const on = Object.entries(value).filter(([name, entry]) => entry !== OFF[name] && entry !== null && entry.length !== 0);
+    return on.map(([name, entry]) => `${name.replaceAll("_", " ")} ${inWords(entry)}`).join(", ");
+  }
   const Facts = ({ title, facts }) => html`<div><h3>${title}</h3><dl>${facts.map(([name, value, why]) => html`<div><dt>${line(name)}</dt><dd>${line(value)}${why && html`<p class="small">${why}</p>`}</dd></div>`)}</dl></div>`;
 
   function Numbers() {
     const { error, cost, timing } = data;
     const settings = Object.entries({ ...data.settings, estimator: data.estimator, seed: data.settings.seed }).filter(([name, value]) => !["prompt", "system", "prefill"].includes(name) && value !== null).map(([name, value]) => [name.replaceAll("_", " "), inWords(value)]);
     const accuracy = [
-      ["Error reached", prob(error.reached_max), `The largest posterior standard deviation over all rows and labels; ${prob(error.asked)} was asked for. Root mean square: ${prob(error.reached_rms)}.`],
-      ["Skipped weight", prob(data.skipped_weight), "Positions that can decide next to nothing were left out. This is the most that any row of the curve can be off because of it."],
-      ["Unrecorded weight", prob(data.unrecorded_weight), "Alternatives that the model's interface did not list. This is the most that they can shift any row."],
+      ["Error reached", small(error.reached_max), `The largest posterior standard deviation over all rows and labels; ${small(error.asked)} was asked for. Root mean square: ${small(error.reached_rms)}.`],
+      ["Skipped weight", small(data.skipped_weight), "Positions that can decide next to nothing were left out. This is the most that any row of the curve can be off because of it."],
+      ["Unrecorded weight", small(data.unrecorded_weight), "Alternatives that the model's interface did not list. This is the most that they can shift any row."],
     ];
     const spent = [
       ["Continuations", whole(cost.continuations)],
       ["Tokens generated", whole(cost.generated_tokens), cost.predicted_tokens ? `${whole(cost.predicted_tokens)} were predicted.` : null],
       ["Tokens scored", whole(cost.scored_tokens)],
-      ["Time", `${timing.seconds.toFixed(timing.seconds < 10 ? 1 : 0)} s`, timing.seconds > 0 ? `${percent(timing.model_seconds / timing.seconds)} of it in the model.` : null],
-    ];
+      timing.seconds > 0 && ["Time", `${timing.seconds.toFixed(timing.seconds < 10 ? 1 : 0)} s`, `${percent(timing.model_seconds / timing.seconds)} of it in the model.`],
+    ].filter(Boolean);
     return html`<section aria-labelledby="numbers-title"><h2 id="numbers-title">How it was measured</h2>
       <div class="facts-grid"><${Facts} title="Accuracy" facts=${accuracy} /><${Facts} title="Cost" facts=${spent} /><${Facts} title="Settings" facts=${settings} /></div>
       ${data.notes.length > 0 && html`<h3>Notes</h3><ul class="notes">${data.notes.map((note) => html`<li>${line(note)}</li>`)}</ul>`}
@@ -355,7 +359,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     const u = new uPlot({
       width: host.clientWidth,
       height: height(),
-      padding: [18, 10, 0, 0],
+      padding: [18, 18, 0, 0],
       legend: { show: false },
       scales: { x: { time: false }, y: { range: [-0.02, 1.02] } },
       axes: axes(),
@@ -376,7 +380,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     }, columns, host);
     u.over.append(marker);
     u.over.addEventListener("mousedown", (event) => (down = event.clientX));
-    u.over.addEventListener("click", (event) => Math.abs(event.clientX - down) < 5 && openToken(tokenAt(u.posToVal(u.cursor.left, "x")), { scroll: true }));
+    u.over.addEventListener("click", (event) => Math.abs(event.clientX - down) < 5 && openToken(tokenAt(u.posToVal(u.cursor.left, "x")), { block: "center" }));
     element("reset").addEventListener("click", () => u.setScale("x", { min: 0, max: tokens.length }));
     new ResizeObserver(() => u.setSize({ width: host.clientWidth, height: height() })).observe(host);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => u.redraw(false));
@@ -439,7 +443,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     const { p, off_path: offPath } = tokens[i];
     const around = (from, to) => plain(tokens.slice(Math.max(0, from), to).map((token) => token.text).join(""));
     render(html`<span class="where">token ${i + 1}</span> <bdi class="said context" lang="">${around(i - 4, i).slice(-28)}<b>${plain(tokens[i].text).slice(0, 40)}</b>${around(i + 1, i + 5).slice(0, 28)}</bdi>
-      <span>probability ${prob(p)}</span> <span>off-path ${prob(offPath)}</span> <span>moved ${prob(moved(i))}</span>`, element("readout"));
+      <span>probability ${tokenProb(p)}</span> <span>off-path ${tokenProb(offPath)}</span> <span>moved ${prob(moved(i))}</span>`, element("readout"));
     values.forEach((node, k) => {
       const [from, to] = [prob(curve.mean[row][k]), prob(curve.mean[row + 1][k])];
       node.firstChild ? (node.firstChild.data = `${from} \u2192 ${to}`) : node.append(`${from} \u2192 ${to}`, document.createElement("small"));
@@ -451,11 +455,11 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     const row = before[i] + 1;
     const law = byWeight(curve.mean[row]).slice(0, 3).map(([k, p]) => `${plain(labelName(k))} ${prob(p)} (${interval(row, k)})`).join(", ");
     const forks = forksAt.get(i)?.length ?? 0;
-    element("live").textContent = `Token ${i + 1} of ${tokens.length}, probability ${prob(tokens[i].p)}, off the path ${prob(tokens[i].off_path)}. `
+    element("live").textContent = `Token ${i + 1} of ${tokens.length}, probability ${tokenProb(tokens[i].p)}, off-path probability ${tokenProb(tokens[i].off_path)}. `
       + `The outcome moved by ${prob(moved(i))}. After it: ${law}. ${forks ? `${count(forks, "fork")}, press Enter.` : "No forks."}`;
   }
 
-  function openToken(i, { focus = false, scroll = false } = {}) {
+  function openToken(i, { focus = false, block = "nearest" } = {}) {
     tokenNodes[opened]?.setAttribute("aria-selected", "false");
     opened = i;
     tokenNodes[i].setAttribute("aria-selected", "true");
@@ -464,7 +468,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     element("panel").scrollTop = 0;
     element("close").onclick = () => closePanel(true);
     look(i);
-    if (scroll) show(i);
+    if (block) show(i, block);
     if (focus) element("panel-title").focus({ preventScroll: true });
   }
 
@@ -475,20 +479,21 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     opened = -1;
     document.body.classList.remove("panel-open");
     render(html`<${Hint} />`, element("panel"));
-    if (focus) reach(last);
+    if (focus) tokenNodes[last].focus();
   }
 
-  /** Bring token i into the part of the window that instrument and panel leave free. */
-  function show(i) {
-    const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-    tokenNodes[i].scrollIntoView({ block: "center", behavior: smooth ? "smooth" : "auto" });
+  /** Bring token i into the part of the page that instrument and panel leave free (its scroll margins). */
+  function show(i, block) {
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    tokenNodes[i].scrollIntoView({ block, behavior: still ? "auto" : "smooth" });
   }
 
+  /** Tab leads to the token that had the focus last; the arrow keys lead on from there. */
   function reach(i) {
     tokenNodes[reached].tabIndex = -1;
     reached = i;
     tokenNodes[i].tabIndex = 0;
-    tokenNodes[i].focus();
+    look(i, { aloud: true });
   }
 
   /** The token above or below: the nearest one, across, on the next line of the text. */
@@ -517,7 +522,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
       Home: () => 0,
       End: () => tokens.length - 1,
     }[event.key];
-    if (target) reach(Math.max(0, Math.min(tokens.length - 1, target())));
+    if (target) tokenNodes[Math.max(0, Math.min(tokens.length - 1, target()))].focus();
     else if (event.key === "Enter" || event.key === " ") openToken(i, { focus: true });
     else return;
     event.preventDefault();
@@ -527,7 +532,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
 
   text.addEventListener("pointerover", (event) => tokenOf(event) && look(Number(tokenOf(event).dataset.i)));
   text.addEventListener("pointerleave", rest);
-  text.addEventListener("focusin", (event) => tokenOf(event) && look(Number(event.target.dataset.i), { aloud: true }));
+  text.addEventListener("focusin", (event) => tokenOf(event) && reach(Number(tokenOf(event).dataset.i)));
   text.addEventListener("keydown", steer);
   text.addEventListener("click", (event) => tokenOf(event) && openToken(Number(tokenOf(event).dataset.i)));
   document.addEventListener("keydown", (event) => event.key === "Escape" && closePanel(true));
@@ -536,7 +541,7 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
     const key = event.target.closest?.(".key");
     const jump = event.target.closest?.(".jump");
     if (key) toggle(key);
-    if (jump) openToken(mostMoved(windows[Number(jump.textContent) - 1]), { scroll: true });
+    if (jump) openToken(mostMoved(windows[Number(jump.textContent) - 1]), { block: "center" });
   });
 
   function toggle(key) {
@@ -551,6 +556,6 @@ ${forced && html`<b>${line(fork.token.replace(/^ (?=\S)/u, ""))}</b>`}${line(for
   new ResizeObserver(([entry]) => document.documentElement.style.setProperty("--instrument", `${entry.target.offsetHeight}px`)).observe(element("instrument"));
   render(html`<${Hint} />`, element("panel"));
   // With room beside the text the page opens on the forks of the decisive token; a small screen shows the text first.
-  if (tokens.length > 0 && forksAt.has(decisive()) && matchMedia("(min-width: 68rem)").matches) openToken(decisive());
+  if (tokens.length > 0 && forksAt.has(decisive()) && matchMedia("(min-width: 68rem)").matches) openToken(decisive(), { block: null });
   rest();
 })();
