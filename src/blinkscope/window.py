@@ -94,6 +94,20 @@ def token_windows(
     return tuple(window for window in windows if window.probability >= LISTED_FROM)
 
 
+def rise_windows(
+    posterior: Posterior, final_label: str, *, rise: float = 0.5, level: float = 0.95
+) -> tuple[TokenWindow, ...]:
+    """The paper's rule for a coarse curve: P(same label) rises by more than ``rise`` between consecutive rows.
+
+    [LKC25], section 5: truncation fractions on a grid, a window counted by the rise alone.
+    """
+    if not 0 < rise <= 1:
+        raise UserError(f"delta is {rise}; a window's change must lie in (0, 1].")
+    column = posterior.labels.index(final_label)
+    risen = np.flatnonzero(np.diff(posterior.mean[:, column]) > rise)
+    return tuple(_measure(posterior, int(a), int(a) + 1, final_label, rise, level) for a in risen)
+
+
 def _candidates(
     mean: Float[np.ndarray, "rows labels"], widths: Float[np.ndarray, " rows"], delta: float, limit: float
 ) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
-from blinkscope.window import TokenWindow, token_windows
+from blinkscope.window import TokenWindow, rise_windows, token_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,9 +160,19 @@ class Trace:
         max_width: int | None = None,
         at: Literal["tokens", "sentences", "steps"] = "tokens",
     ) -> tuple[TokenWindow, ...]:
-        """Windows of the generation; ``at`` reads the same curve at the ends of sentences or of lines instead."""
+        """Windows of the generation; ``at`` reads the same curve at the ends of sentences or of lines instead.
+
+        A curve of the method ``grid`` is read by the paper's own rule, ``rise_windows``.
+        """
         if at not in ("tokens", "sentences", "steps"):
             raise UserError(f"windows can be read at tokens, sentences or steps, not at {at!r}.")
+        if self.settings.get("method") == "grid":
+            return rise_windows(
+                self.posterior,
+                self.final_label,
+                rise=self.target.delta if delta is None else delta,
+                level=self.target.level if level is None else level,
+            )
         return token_windows(
             self.posterior,
             self.final_label,
