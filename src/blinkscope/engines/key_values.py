@@ -69,11 +69,11 @@ class _Columns:
     end: int = 0
 
 
-class _RowLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _RowLayer(DynamicLayer):
     """One layer's storage, in the form in which a model's attention asks for it."""
 
     def __init__(self, columns: _Columns, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.columns = columns
         self.storage = [keys, values]
         self.dtype, self.device = keys.dtype, keys.device
