@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 
 import numpy as np
@@ -106,6 +107,7 @@ def main() -> None:
             if arguments.check and number == 0 and estimator == "unbiased":
                 row["resampling_run"] = resample(engine, trace, question, arguments.error)
         rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
     ratios = {
         estimator: statistics.median(
             r[estimator]["resampling_every_token"] / r[estimator]["generated_tokens"] for r in rows
