@@ -176,9 +176,13 @@ def test_a_report_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     assert [f.name for f in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere"):
-        write_report(sample.decided(), tmp_path / "nowhere" / "report.html")
+@pytest.mark.parametrize("place", ["nowhere/report.html", "file/report.html", "folder"])
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=place):
+        write_report(sample.decided(), tmp_path / place)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "folder"]
 
 
 # ---------------------------------------------------------------- colours
@@ -347,6 +351,23 @@ def test_text_and_plot_follow_each_other(browser: Browser, written: Callable[[Tr
         page.mouse.down()
         page.mouse.up()
         assert page.locator(token(30)).get_attribute("aria-selected") == "true"
+        page.mouse.move(over["x"] + over["width"] * 0.25, over["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(over["x"] + over["width"] * 0.75, over["y"] + 20)
+        page.mouse.up()
+        page.wait_for_selector("#reset", state="visible")
+        page.hover(token(20))
+        closer = page.locator(".marker").bounding_box()
+        assert closer is not None
+        assert closer["width"] == pytest.approx(2 * marker["width"], rel=0.1)
+        page.click("#reset")
+        page.wait_for_selector("#reset", state="hidden")
+        page.set_viewport_size({"width": 900, "height": 860})
+        page.wait_for_function("document.querySelector('.u-over').clientWidth < 850")
+        over, marker = page.locator(".u-over").bounding_box(), page.locator(".marker").bounding_box()
+        assert over is not None
+        assert marker is not None
+        assert marker["width"] == pytest.approx(over["width"] / 45, abs=1)
         before = page.locator("#plot canvas").screenshot()
         page.click(".legend button >> nth=0")
         assert page.locator(".legend button").first.get_attribute("aria-pressed") == "false"

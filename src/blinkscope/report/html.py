@@ -12,6 +12,7 @@ styles of this package, by hash, and no network at all.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import math
@@ -33,7 +34,12 @@ from blinkscope.report.text import shortened
 from blinkscope.window import TokenWindow, default_max_width
 
 STYLES = ("vendor/uPlot.min.css", "assets/report.css")
-SCRIPTS = ("vendor/uPlot.iife.min.js", "vendor/htm-preact.standalone.umd.js", "assets/report.js")
+SCRIPTS = (
+    "vendor/uPlot.iife.min.js",
+    "vendor/htm-preact.standalone.umd.js",
+    "assets/report.js",
+    "assets/instrument.js",
+)
 
 PLACE_WIDTH = 48  # characters of a window's text in a sentence
 SIGNIFICANT_DIGITS = 5  # of numbers in the page, which are for looking at; the run file has them all
@@ -82,7 +88,8 @@ def write_report(trace: Trace, path: str | Path) -> Path:
     except OSError as error:
         raise EngineError(f"the report could not be stored at {path}: {error.strerror}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return path
 
 
