@@ -1,27 +1,30 @@
 """Generated tokens per second of the transformers engine, beside the bare decode loop and ``model.generate``.
 
-    python benchmarks/engine.py [--rows 32 64 128] [--runs 3] [--tokens 60] [--jobs-per-row 3]
+    python benchmarks/engine.py [--rows 32 64 128] [--runs 3] [--tokens 60] [--jobs-per-row 2]
 
-For every batch size and run, in one process and alternating, it measures
+For every batch size it alternates, in one process,
 
-engine     continuations at mixed positions of one generation, each forced off it at its first token. ``full`` counts
-           the steps in which every place of the batch is taken, ``all`` the whole round with its draining end.
-bare       the limit: the same model, the same batch size, one prefix in the middle of those positions read once, its
-           cache expanded, then nothing but forward passes and draws from the 256 largest logits.
-generate   ``model.generate`` on the same prefixes, repeated as often, with end of turn held back, so that all its
-           rows work until the end: its best case.
+engine     continuations at mixed positions of one generation, each forced off it at its first token;
+bare       the limit: the same model and batch size, one prefix from the middle of those positions read once, its
+           cache expanded, then nothing but forward passes and draws from the 256 largest logits;
+generate   ``model.generate`` on the engine's first prefixes, with end of turn held back so that all of its rows work
+           until the end: its best case.
 
-Prints one JSON object: medians, the single runs, and the share of the engine's time that is not the model's forward.
+A rate is the batch size over the median time from one forward pass to the next while every place of the batch is
+taken; a burst of other work on the machine moves it little. ``whole`` is tokens over seconds of a whole round,
+reading the prefixes and the draining end of the engine's round included. The engine is held against the bare loop by
+rate and against ``generate`` by whole rounds. Prints one JSON object with medians over the runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,8 +32,8 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
-from blinkscope.engines.loading import quiet
-from blinkscope.engines.smollm2 import open_smollm2
+from blinkscope.engines.loading import Placement, quiet
+from blinkscope.engines.smollm2 import SAMPLING, load_smollm2
 from blinkscope.engines.transformers import TransformersEngine
 from blinkscope.language.engine import Job, Path
 from blinkscope.language.sampling import Sampling
@@ -43,99 +46,133 @@ PROMPT = (
 
 @dataclass
 class Clock:
-    """Rows and seconds of every forward pass of one decoding step, seen through hooks of the model."""
+    """When each forward pass over single tokens began and ended, and how many rows it had."""
 
-    starts: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
+    model: Any
     rows: list[int] = field(default_factory=list)
+    began: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
 
-    def watch(self, model: Any) -> Any:
-        def before(module: Any, args: Any, kwargs: Any) -> None:
-            self.starts.append(time.perf_counter())
-            self.rows.append(kwargs["input_ids"].shape[0])
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        hooks = [
+            self.model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self.model.register_forward_hook(self._end),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
-        def after(module: Any, args: Any, output: Any) -> None:
-            synchronize(model)
-            self.ends.append(time.perf_counter())
+    def _begin(self, module: Any, args: Any, kwargs: Any) -> None:
+        rows, tokens = kwargs["input_ids"].shape
+        self.rows.append(rows if tokens == 1 else 0)
+        self.began.append(self._now())
 
-        return [model.register_forward_pre_hook(before, with_kwargs=True), model.register_forward_hook(after)]
+    def _end(self, module: Any, args: Any, output: Any) -> None:
+        self.ended.append(self._now())
+
+    def _now(self) -> float:
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def summary(self, rows: int) -> dict[str, float]:
+        """Rate of the full steps, and the part of them that is not the model's."""
+        pairs = zip(self.rows, self.rows[1:], self.began, self.began[1:], self.ended, strict=False)
+        full = [(after - began, ended - began) for n, m, began, after, ended in pairs if n == m == rows]
+        step, forward = (statistics.median(times) for times in zip(*full, strict=True))
+        return {"rate": rows / step, "outside_model": 1 - forward / step, "full_steps": len(full)}
 
 
-def synchronize(model: Any) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
+def timed(model: Any, rows: int, work: Callable[[], int]) -> dict[str, float]:
+    """Rates of one piece of work, which returns how many tokens it generated."""
+    clock = Clock(model)
+    started = time.perf_counter()
+    with clock.watching(), quiet():
+        tokens = work()
+    return {**clock.summary(rows), "whole": tokens / (time.perf_counter() - started)}
 
 
 def jobs_at_mixed_positions(engine: TransformersEngine, path: Path, sampling: Sampling, count: int) -> list[Job]:
-    """Off-path continuations, dealt out evenly over the first half of the generation's open positions."""
+    """Off-path continuations, dealt out evenly over the open positions in the first half of a generation."""
     score = engine.score(path, sampling)
-    open_positions = [s for s in np.flatnonzero(score.off_path) if s <= len(path.tokens) // 2]
+    places = [int(s) for s in np.flatnonzero(score.off_path) if s <= len(path.tokens) // 2]
     rng = np.random.default_rng(0)
     jobs = []
     for i in range(count):
-        s = int(open_positions[i % len(open_positions)])
-        options = score.alternatives[s]
+        options = score.alternatives[places[i % len(places)]]
         first = int(rng.choice(options.ids, p=options.p / options.p.sum()))
-        jobs.append(Job((i,), path, s, (first,), (i,)))
+        jobs.append(Job((i,), path, places[i % len(places)], (first,), (i,)))
     return jobs
 
 
-def run_engine(
-    engine: TransformersEngine, model: Any, jobs: list[Job], sampling: Sampling, rows: int
-) -> dict[str, float]:
-    clock = Clock()
-    hooks = clock.watch(model)
-    started = time.perf_counter()
-    generated = sum(done.generated for done in engine.continue_(jobs, sampling, 0))
-    seconds = time.perf_counter() - started
-    for hook in hooks:
-        hook.remove()
-    full = [i for i, n in enumerate(clock.rows) if n == rows]
-    first, last = full[0], full[-1]
-    return {
-        "full": sum(clock.rows[first:last]) / (clock.starts[last] - clock.starts[first]),
-        "all": generated / seconds,
-        "steps_full": len(full),
-        "steps": len(clock.rows),
-        "outside_model": 1 - sum(e - s for s, e in zip(clock.starts, clock.ends, strict=True)) / seconds,
-    }
+def bare(model: Any, ids: tuple[int, ...], sampling: Sampling, rows: int, steps: int) -> int:
+    with torch.inference_mode():
+        cache = DynamicCache()
+        prompt = torch.tensor([ids], device=model.device)
+        logits = model(input_ids=prompt, past_key_values=cache, logits_to_keep=1).logits[:, -1].expand(rows, -1)
+        cache.batch_repeat_interleave(rows)
+        for _ in range(steps):
+            values, columns = torch.topk(logits, 256)
+            drawn = torch.multinomial(torch.softmax(values / sampling.temperature, dim=1), 1)
+            tokens = columns.gather(1, drawn)
+            logits = model(input_ids=tokens, past_key_values=cache, logits_to_keep=1).logits[:, -1]
+    return rows * steps
 
 
-@torch.inference_mode()
-def run_bare(model: Any, ids: list[int], sampling: Sampling, rows: int, steps: int) -> float:
-    cache = DynamicCache()
-    logits = model(input_ids=torch.tensor([ids], device=model.device), past_key_values=cache, logits_to_keep=1).logits
-    cache.batch_repeat_interleave(rows)
-    logits = logits[:, -1].expand(rows, -1)
-    started = time.perf_counter()
-    for _ in range(steps):
-        values, columns = torch.topk(logits, 256)
-        law = torch.softmax(values / sampling.temperature, dim=1)
-        tokens = columns.gather(1, torch.multinomial(law, 1))
-        logits = model(input_ids=tokens, past_key_values=cache, logits_to_keep=1).logits[:, -1]
-    synchronize(model)
-    return rows * steps / (time.perf_counter() - started)
-
-
-@torch.inference_mode()
-def run_generate(model: Any, prefixes: list[tuple[int, ...]], sampling: Sampling, steps: int) -> float:
+def generate(model: Any, prefixes: list[tuple[int, ...]], sampling: Sampling, steps: int) -> int:
     width = max(map(len, prefixes))
-    ids = torch.tensor([[0] * (width - len(prefix)) + list(prefix) for prefix in prefixes], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prefix)) + [1] * len(prefix) for prefix in prefixes], device=model.device)
-    started = time.perf_counter()
-    with quiet():
-        model.generate(
-            ids,
-            attention_mask=mask,
-            do_sample=True,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=0,
-            max_new_tokens=steps,
-            min_new_tokens=steps,
-        )
-    synchronize(model)
-    return len(prefixes) * steps / (time.perf_counter() - started)
+    padding = [[0] * (width - len(prefix)) for prefix in prefixes]
+    ids = [[*zeros, *prefix] for zeros, prefix in zip(padding, prefixes, strict=True)]
+    mask = [[*zeros, *[1] * len(prefix)] for zeros, prefix in zip(padding, prefixes, strict=True)]
+    model.generate(
+        torch.tensor(ids, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=0,
+        max_new_tokens=steps,
+        min_new_tokens=steps,
+    )
+    return len(prefixes) * steps
+
+
+def compare(model: Any, tokenizer: Any, path: Path, sampling: Sampling, rows: int, options: Any) -> dict[str, Any]:
+    """All three at one batch size."""
+    engine = TransformersEngine("benchmark", model, tokenizer, batch_bytes=2**40, batch_rows=rows)
+    jobs = jobs_at_mixed_positions(engine, path, sampling, rows * options.jobs_per_row)
+    kept = len(path.tokens) // 4
+    steps = sampling.max_new_tokens - kept
+    middle = (*path.context.ids, *path.tokens[:kept])
+    prefixes = [(*path.context.ids, *path.tokens[: job.kept], *job.forced) for job in jobs[:rows]]
+    runs = []
+    for number in range(options.runs):
+        run = {
+            "engine": timed(model, rows, lambda: sum(x.generated for x in engine.continue_(jobs, sampling, 0))),
+            "bare": timed(model, rows, lambda: bare(model, middle, sampling, rows, steps)),
+            "generate": timed(model, rows, lambda: generate(model, prefixes, sampling, steps)),
+        }
+        print(f"{rows} rows, run {number + 1}: {json.dumps(run)}", file=sys.stderr, flush=True)
+        runs.append(run)
+
+    def median(read: Callable[[Any], float]) -> float:
+        return round(statistics.median(map(read, runs)), 3)
+
+    rates = {
+        f"{name}_{what}": median(lambda run, name=name, what=what: run[name][what])
+        for name in ("engine", "bare", "generate")
+        for what in ("rate", "whole")
+    }
+    return {
+        "rows": rows,
+        **rates,
+        "engine_over_bare": median(lambda run: run["engine"]["rate"] / run["bare"]["rate"]),
+        "engine_over_generate": median(lambda run: run["engine"]["whole"] / run["generate"]["whole"]),
+        "outside_model": median(lambda run: run["engine"]["outside_model"]),
+    }
 
 
 def main() -> None:
@@ -143,65 +180,27 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[64])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=60, help="cap of a generation")
-    parser.add_argument("--jobs-per-row", type=int, default=3)
-    arguments = parser.parse_args()
-    base = open_smollm2("auto", "auto", None)
-    model, tokenizer = base._model, base._text.tokenizer
-    sampling = replace(base.default_sampling, max_new_tokens=arguments.tokens)
-    context = base.encode(PROMPT)
-    # The longest of a few generations, so that there are positions to fork at.
-    tries = base.continue_([Job((i,), Path(context, ()), 0, (), (i,)) for i in range(8)], sampling, 1)
-    path = Path(context, max((done.tokens for done in tries), key=len))
-    middle = [*context.ids, *path.tokens[: len(path.tokens) // 4]]
-    steps = arguments.tokens - len(path.tokens) // 4
-    table = []
-    for rows in arguments.rows:
-        engine = TransformersEngine("benchmark", model, tokenizer, batch_bytes=2**40, batch_rows=rows)
-        jobs = jobs_at_mixed_positions(engine, path, sampling, rows * arguments.jobs_per_row)
-        prefixes = [(*context.ids, *path.tokens[: job.kept], *job.forced) for job in jobs[:rows]]
-        runs: list[dict[str, Any]] = []
-        for i in range(arguments.runs):
-            runs.append(
-                {
-                    "engine": run_engine(engine, model, jobs, sampling, rows),
-                    "bare": run_bare(model, middle, sampling, rows, steps),
-                    "generate": run_generate(model, prefixes, sampling, steps),
-                }
-            )
-            print(f"rows {rows}, run {i + 1}: {runs[-1]}", file=sys.stderr, flush=True)
-        table.append(summary(rows, runs))
-    print(
-        json.dumps(
-            {
-                "model": base.name,
-                "threads": torch.get_num_threads(),
-                "machine": platform.machine(),
-                "torch": torch.__version__,
-                "context_tokens": len(context.ids),
-                "generation_tokens": len(path.tokens),
-                "cap": arguments.tokens,
-                "results": table,
-            },
-            indent=1,
-        )
-    )
-
-
-def summary(rows: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    def median(read: Any) -> float:
-        return round(statistics.median(read(run) for run in runs), 3)
-
-    return {
-        "rows": rows,
-        "engine_full": median(lambda run: run["engine"]["full"]),
-        "engine_all": median(lambda run: run["engine"]["all"]),
-        "bare": median(lambda run: run["bare"]),
-        "generate": median(lambda run: run["generate"]),
-        "full_over_bare": median(lambda run: run["engine"]["full"] / run["bare"]),
-        "full_over_generate": median(lambda run: run["engine"]["full"] / run["generate"]),
-        "outside_model": median(lambda run: run["engine"]["outside_model"]),
-        "runs": runs,
+    parser.add_argument("--jobs-per-row", type=int, default=2)
+    options = parser.parse_args()
+    loaded = load_smollm2(Placement.of("auto", "auto"))
+    base = TransformersEngine("smollm2", loaded.model, loaded.tokenizer)
+    sampling = replace(SAMPLING, max_new_tokens=options.tokens)
+    start = Path(base.encode(PROMPT), ())
+    # The longest of a few generations, so that there are places to fork at.
+    tries = base.continue_([Job((i,), start, 0, (), (i,)) for i in range(8)], sampling, 1)
+    path = replace(start, tokens=max((done.tokens for done in tries), key=len))
+    result = {
+        "model": base.name,
+        "device": str(loaded.model.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "context_tokens": len(start.context.ids),
+        "generation_tokens": len(path.tokens),
+        "cap": options.tokens,
+        "runs": options.runs,
+        "results": [compare(loaded.model, loaded.tokenizer, path, sampling, rows, options) for rows in options.rows],
     }
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

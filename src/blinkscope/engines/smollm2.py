@@ -55,7 +55,7 @@ def open_smollm2(device: str, dtype: str, batch_bytes: int | None) -> Transforme
     from blinkscope.engines.loading import Placement
     from blinkscope.engines.transformers import TransformersEngine
 
-    loaded = _load(find_weights(), Placement.of(device, dtype))
+    loaded = load_smollm2(Placement.of(device, dtype))
     return TransformersEngine("smollm2", loaded.model, loaded.tokenizer, sampling=SAMPLING, batch_bytes=batch_bytes)
 
 
@@ -66,11 +66,13 @@ def unpacked_folder(packed: Path) -> Path:
     return user_cache_path("blinkscope") / f"{packed.stem}-{packed.stat().st_size}-float32"
 
 
-def _load(packed: Path, placement: Placement) -> Loaded:
+def load_smollm2(placement: Placement) -> Loaded:
+    """The embedded model and its tokenizer; the first time its weights are unpacked, which takes half a minute."""
     from safetensors import SafetensorError
 
     from blinkscope.engines.loading import Loaded, load
 
+    packed = find_weights()
     folder = unpacked_folder(packed)
     if not folder.is_dir():
         unpacked = _unpack(packed)
