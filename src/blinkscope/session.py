@@ -228,19 +228,26 @@ def _feature(question: Question, engine: Engine) -> Feature[Reply]:
 
 def _spec(question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling, target: Target) -> Spec:
     identity: dict[str, JSON] = {
-        "model": engine.name,
+        **_asked(question, engine, feature, sampling),
+        "generation": question.generation,
+        "method": question.method.to_json(),
+        "labels": question.labels,
+    }
+    return Spec(identity=identity, target=asdict(target), provenance=_provenance())
+
+
+def _asked(question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling) -> dict[str, JSON]:
+    """What was asked of which model, as run files and results spell it."""
+    return {
         "prompt": question.prompt if isinstance(question.prompt, str) else [asdict(m) for m in question.prompt],
         "system": question.system,
         "prefill": question.prefill,
-        "generation": question.generation,
+        "model": engine.name,
         "feature": feature.name,
         "ask": question.ask,
         "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
-        "method": question.method.to_json(),
-        "labels": question.labels,
         "seed": question.seed,
     }
-    return Spec(identity=identity, target=asdict(target), provenance=_provenance())
 
 
 def _provenance() -> dict[str, JSON]:
@@ -272,21 +279,19 @@ def _fresh(question: Question, base: Writer, feature: Feature[Reply]) -> tuple[P
     """Find or make the generation, score it and write down what its analysis needs."""
     engine, sampling = base.engine, base.sampling
     transcript = question.transcript
+    given = base.path if transcript is None else _transcript_path(engine, base.path.context, transcript, sampling)
+    # A transcript is kept whole: what goes on after it is only the end of the turn and the follow-up question.
+    job = Job((), given, len(given.tokens), (), (streams.GENERATION, GENERATION), base.ask)
+    done = base.stopwatch.once(lambda: next(iter(engine.continue_([job], sampling, question.seed))))
+    final = base.label(base.reply(done))
     if transcript is None:
-        job = Job((), base.path, 0, (), (streams.GENERATION, GENERATION), base.ask)
-        done = base.stopwatch.once(lambda: next(iter(engine.continue_([job], sampling, question.seed))))
-        path, recorded, final = Path(base.path.context, done.tokens), np.asarray(done.p), base.label(base.reply(done))
+        path, recorded = Path(given.context, done.tokens), np.asarray(done.p)
     else:
-        path = _transcript_path(engine, base.path.context, transcript, sampling)
-        recorded, final = np.full(len(path.tokens), np.nan), ""
+        path, recorded = given, np.full(len(given.tokens), np.nan)
     if not path.tokens:
         raise UserError("the generation is empty: the model ended its turn at once, so there is nothing to look into.")
     writer = replace(base, path=path)
     score = with_recorded(base.stopwatch.once(lambda: engine.score(path, sampling)), recorded)
-    if transcript is not None:
-        job = Job((), path, len(path.tokens), (), (streams.GENERATION, GENERATION), base.ask)
-        done = base.stopwatch.once(lambda: next(iter(engine.continue_([job], sampling, question.seed))))
-        final = base.label(writer.reply(done))
     return _record(question, writer, feature, score, final), writer, score
 
 
@@ -332,19 +337,8 @@ def _record(question: Question, writer: Writer, feature: Feature[Reply], score: 
         exact = engine.truth(path, sampling)
         truth = (exact.labels, tuple(tuple(float(x) for x in row) for row in exact.posterior))
     pieces = engine.pieces(path.tokens)
-    settings: dict[str, JSON] = {
-        "prompt": question.prompt if isinstance(question.prompt, str) else [asdict(m) for m in question.prompt],
-        "system": question.system,
-        "prefill": question.prefill,
-        "model": engine.name,
-        "feature": feature.name,
-        "ask": question.ask,
-        "method": question.method.name,
-        "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
-        "seed": question.seed,
-    }
     return PathRecord(
-        settings=settings,
+        settings={**_asked(question, engine, feature, sampling), "method": question.method.name},
         text=engine.decode(path.tokens),
         tokens=path.tokens,
         steps=tuple(

@@ -83,11 +83,14 @@ def run(
         # What the open round has so far counts too; a run that is taken up again completes the round.
         rounds.close()
         status = "interrupted"
-    return Outcome(tuple(rounds.draws), method.estimate(rounds.draws), status)
+    return Outcome(tuple(rounds.draws), rounds.posterior or method.estimate(rounds.draws), status)
 
 
 class _Rounds:
-    """The state of one run of the loop: the draws of the whole rounds, and those of the open one."""
+    """The state of one run of the loop: the draws of the whole rounds, and those of the open one.
+
+    posterior: what ``draws`` amount to; None until it has been asked for, and again when draws have joined them.
+    """
 
     def __init__(
         self,
@@ -103,6 +106,7 @@ class _Rounds:
         self.cost = {stratum.key: stratum.cost for stratum in method.strata}
         self.draws: list[Draw] = []
         self.open: dict[tuple[int, int], Draw] = {}
+        self.posterior: Posterior | None = None
         self.tokens = 0.0
         self.error = float("nan")
         self.round = 0
@@ -123,7 +127,8 @@ class _Rounds:
                     self._report()
             self.close()
             if self.method.adaptive:
-                self.error = float(self.method.estimate(self.draws).sd.max())
+                self.posterior = self.method.estimate(self.draws)
+                self.error = float(self.posterior.sd.max())
                 self._report()
             if affordable != orders:
                 return "budget"
@@ -134,8 +139,9 @@ class _Rounds:
 
     def close(self) -> None:
         """The open round's draws join the others, in the order of their keys."""
-        self.draws += [self.open[key] for key in sorted(self.open)]
-        self.open = {}
+        if self.open:
+            self.draws += [self.open[key] for key in sorted(self.open)]
+            self.open, self.posterior = {}, None
 
     def _take(self, draw: Draw) -> None:
         self.open[draw.stratum, draw.replicate] = draw

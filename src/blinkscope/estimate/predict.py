@@ -14,7 +14,7 @@ from blinkscope.estimate.source import Stratum
 
 RESCALINGS = 4
 TYPICAL_SPREAD = 0.08
-"""gamma (1 - gamma) at the worst row's forks, on average over what was measured; at most 0.25."""
+"""Assumed gamma (1 - gamma) of a fork; 0.25 is the most it can be. Chosen by eye, so a prediction is a rough one."""
 
 
 @dataclass(frozen=True)

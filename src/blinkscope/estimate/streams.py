@@ -2,6 +2,8 @@
 
 Streams are looked up by what they are for, never handed on, so a resumed run draws what the uninterrupted one would
 have drawn. A key starts with its purpose; the rest names the generation, the position, and the draw or the round.
+Recorded rollouts use the same purposes for the order in which their outcomes are dealt out: FIRST with (generation,
+position, half) and FOLLOW with (generation, position, fork).
 """
 
 from __future__ import annotations

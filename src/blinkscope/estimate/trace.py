@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -259,10 +259,6 @@ class Trace:
             },
             "timing": {"seconds": self.cost.seconds, "model_seconds": self.cost.model_seconds},
         }
-
-    def with_cost(self, **changes: Any) -> Trace:
-        """The same result with corrected cost figures."""
-        return replace(self, cost=replace(self.cost, **changes))
 
     def plot(self) -> Figure:
         """The curve with its bands and windows, as a matplotlib figure."""
