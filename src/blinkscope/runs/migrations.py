@@ -42,6 +42,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    (
+        """
+        CREATE TABLE sitting (
+            generation INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            model_seconds REAL NOT NULL,
+            PRIMARY KEY (generation, number)
+        )
+        """,
+    ),
 )
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON, Draw
@@ -56,6 +56,7 @@ class Run:
         self.notes: tuple[str, ...] = (note,) if note else ()
         self._connection = connection
         self._lock = lock
+        self._sitting = 0
 
     @classmethod
     def create_or_open(cls, path: str | os.PathLike[str], spec: Spec) -> Run:
@@ -166,6 +167,20 @@ class Run:
             found = (_draw(row) for row in rows)
             return {(draw.stratum, draw.replicate): draw for draw in found}
 
+    def spend(self, seconds: float, model_seconds: float, generation: int = 0) -> None:
+        """Store what this sitting has taken so far for a generation, in place of what was said before."""
+        row = (generation, self._sitting, float(seconds), float(model_seconds))
+        self._write([("INSERT OR REPLACE INTO sitting VALUES (?, ?, ?, ?)", [row])])
+
+    def spent(self, generation: int = 0) -> tuple[float, float]:
+        """Seconds that all sittings took for a generation together, and those of them that the model took."""
+        sums = "SELECT total(seconds), total(model_seconds) FROM sitting WHERE generation = ?"
+        ((seconds, model_seconds),) = self._query(sums, (generation,))
+        with failures(self.path):
+            if not 0 <= model_seconds <= seconds < math.inf:
+                raise Unreadable("the time that the run took is not one that blinkscope wrote")
+        return float(seconds), float(model_seconds)
+
     def complete(self, status: str, summary: JSON | Mapping[str, JSON] = None) -> None:
         """Set the completion mark: the last thing that is written."""
         row = (_now(), status, encode(summary))
@@ -187,7 +202,7 @@ class Run:
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Run:
         return self
 
     def __exit__(
@@ -197,6 +212,7 @@ class Run:
 
     def _adopt(self, spec: Spec) -> None:
         """Take over what may change between two sittings."""
+        ((self._sitting,),) = self._query("SELECT coalesce(max(number), 0) + 1 FROM sitting")
         stored = self.spec
         statements: list[tuple[str, list[tuple[Any, ...]]]] = []
         if stored.target != spec.target:
