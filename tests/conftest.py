@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
-from blinkscope.engines import open_engine
-from blinkscope.language.engine import Engine
+from jaxtyping import config, install_import_hook
+
+from tests import shapes
+
+# Before anything of the package is imported: where arrays are what it is about, annotations are checked at every call.
+install_import_hook(shapes.MODULES, f"{shapes.__name__}.checked")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from blinkscope.engines import open_engine  # noqa: E402
+from blinkscope.language.engine import Engine  # noqa: E402
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Engine:
     """The embedded model, loaded once for all tests that are marked ``model``."""
     return open_engine("smollm2")
+
+
+@pytest.fixture(autouse=True)
+def _misuse(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test marked ``misuse`` hands over what the annotations forbid, to see what a user is told."""
+    config.update("jaxtyping_disable", request.node.get_closest_marker("misuse") is not None)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -20,7 +20,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -39,6 +39,7 @@ ROUNDING = 1e-12  # a total variation this close to its level counts as equal to
 LARGEST_TIME = 2.0**40  # a curve on an unbounded index set that has not crossed by then is taken never to cross
 
 
+@runtime_checkable
 class Mixture(Protocol):
     """What critical times and trees are computed from: labelled components and the distances between their mixtures."""
 

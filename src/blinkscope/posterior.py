@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from blinkscope.errors import UserError
 
@@ -35,9 +35,9 @@ class Posterior:
         averages over them have no standard error.
     """
 
-    index: Float[np.ndarray, " rows"]
+    index: Num[np.ndarray, " rows"]
     labels: tuple[str, ...]
-    mean: Float[np.ndarray, "rows *samples labels"]
+    mean: Num[np.ndarray, "rows *samples labels"]
     draws: Float[np.ndarray, "draws rows labels"] | None = None
     weights: Float[np.ndarray, " labels"] | None = None
     mass: Float[np.ndarray, "rows samples"] | None = None

@@ -131,7 +131,7 @@ class VariancePreserving:
 
     index: ClassVar[IndexSet] = OU_TIME
 
-    def noise(self, rng: np.random.Generator, x: Float[np.ndarray, " d"], t: float) -> Float[np.ndarray, " d"]:
+    def noise(self, rng: np.random.Generator, x: Float[np.ndarray, " *size"], t: float) -> Float[np.ndarray, " *size"]:
         decay = math.exp(-self.index.check(t))
         return np.asarray(decay * x + math.sqrt(1 - decay**2) * rng.standard_normal(np.shape(x)))
 
@@ -142,7 +142,7 @@ class VarianceExploding:
 
     index: ClassVar[IndexSet] = IndexSet("sigma", "noise-to-signal ratio")
 
-    def noise(self, rng: np.random.Generator, x: Float[np.ndarray, " d"], t: float) -> Float[np.ndarray, " d"]:
+    def noise(self, rng: np.random.Generator, x: Float[np.ndarray, " *size"], t: float) -> Float[np.ndarray, " *size"]:
         return np.asarray(x + self.index.check(t) * rng.standard_normal(np.shape(x)))
 
 
@@ -152,7 +152,7 @@ class FlowMatching:
 
     index: ClassVar[IndexSet] = IndexSet("time", "interpolation time", 0.0, 1.0)
 
-    def noise(self, rng: np.random.Generator, x: Float[np.ndarray, " d"], t: float) -> Float[np.ndarray, " d"]:
+    def noise(self, rng: np.random.Generator, x: Float[np.ndarray, " *size"], t: float) -> Float[np.ndarray, " *size"]:
         return np.asarray((1 - self.index.check(t)) * x + t * rng.standard_normal(np.shape(x)))
 
 

@@ -57,6 +57,7 @@ class IndexSet:
         return self.high - index if self.direction < 0 else index
 
 
+@runtime_checkable
 class ObservationProcess(Protocol):
     """A forward kernel P(Y_t | X), the marginal of a Markov chain in t."""
 

@@ -60,6 +60,7 @@ def test_positions_are_left_out_from_the_least_likely_fork_on() -> None:
     assert not Recursion(1 - q, q).negligible(0.001).any()
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize(("p", "q"), [([0.5], [0.4]), ([np.nan], [0.5]), ([-0.1], [1.1]), ([0.5, 0.5], [0.5])])
 def test_probabilities_that_make_no_path_are_refused(p: list[float], q: list[float]) -> None:
     with pytest.raises(UserError):

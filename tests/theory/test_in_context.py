@@ -179,6 +179,7 @@ def test_default_window_is_estimated_with_an_interval() -> None:
     assert 110 < low <= high < 135
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

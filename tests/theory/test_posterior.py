@@ -70,6 +70,7 @@ def test_martingale_check_needs_trajectories() -> None:
         martingale_check(chain.law(0))
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -72,9 +72,13 @@ def test_markov_noise_draws_from_its_transition() -> None:
     assert np.bincount(y, minlength=3) / 1e5 == pytest.approx(law, abs=6 * 0.5 / math.sqrt(1e5))
     uniform = MarkovNoise.uniform(4).transition(0.5)
     assert uniform == pytest.approx(math.exp(-0.5) * np.eye(4) + (1 - math.exp(-0.5)) / 4)
-    for bad in (np.array([[-1.0, 1.0]]), np.array([[1.0, -1.0], [0.0, 0.0]]), np.array([[-1.0, 0.5], [0.0, 0.0]])):
-        with pytest.raises(UserError, match="a rate matrix"):
-            MarkovNoise(bad)
+
+
+@pytest.mark.misuse
+@pytest.mark.parametrize("bad", [[[-1.0, 1.0]], [[1.0, -1.0], [0.0, 0.0]], [[-1.0, 0.5], [0.0, 0.0]]])
+def test_what_is_no_rate_matrix_is_refused(bad: list[list[float]]) -> None:
+    with pytest.raises(UserError, match="a rate matrix"):
+        MarkovNoise(np.array(bad))
 
 
 @given(st.floats(1e-3, 20))

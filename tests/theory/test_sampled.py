@@ -75,7 +75,7 @@ def test_curves_are_monotone_and_between_their_limits() -> None:
     for draws in (None, 3):
         posterior = sampled(rng, 30, draws)
         value, low, high = (
-            [mixture.total_variation(("strong",), ("weak",), t).value for t in REMOVED]
+            [mixture.total_variation(("strong",), ("weak",), float(t)).value for t in REMOVED]
             for mixture in (SampledMixture(posterior, KEPT, 0.9, reading) for reading in ("value", "low", "high"))
         )
         for curve in (value, low, high):

@@ -47,7 +47,9 @@ def test_a_posterior_draw_and_an_ode_have_different_label_laws(
     assert norm.cdf(separation) == pytest.approx(by_ode, abs=5e-4)
     rng = np.random.default_rng(4)
     start = 6 + rng.standard_normal(1000)
-    counts = forward_reverse(LocalizationSampler(VariancePreserving(), Posterior1D()), Sign(), list(start), [t], 4, rng)
+    counts = forward_reverse(
+        LocalizationSampler(VariancePreserving(), Posterior1D()), Sign(), [np.asarray(x) for x in start], [t], 4, rng
+    )
     assert counts.counts[0, counts.labels.index("+")] / 4000 == pytest.approx(exact, abs=5 * math.sqrt(0.25 / 4000))
 
 

@@ -298,6 +298,7 @@ def test_endings_of_the_walk_by_enumerating_all_paths() -> None:
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from blinkscope.estimate.source import Draw, Order, Source, Stratum
 from blinkscope.estimate.trace import Status, Target
 from blinkscope.posterior import Posterior
 
 
+@runtime_checkable
 class Method(Protocol):
     """A way to spend draws and to read them."""
 

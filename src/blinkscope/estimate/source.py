@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -62,6 +62,7 @@ class Draw:
     payload: Mapping[str, JSON] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Source(Protocol):
     """Something to draw from."""
 

@@ -138,6 +138,7 @@ class Truth:
     posterior: Float[np.ndarray, "rows labels"] = field(repr=False)
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A language model. Implementations are final classes, one file each, in ``blinkscope/engines``."""
 

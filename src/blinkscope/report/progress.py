@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TextIO, final
+from typing import TYPE_CHECKING, Protocol, TextIO, final, runtime_checkable
 
 from blinkscope.report.text import visible
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds between the lines of a log; each wait is twice the one before
 
 
+@runtime_checkable
 class Display(Protocol):
     """Where a long task says how far it is."""
 

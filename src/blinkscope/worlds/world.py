@@ -9,10 +9,10 @@ options), its docstring states the model in mathematics, and it has the members 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from blinkscope.critical import Labels
 from blinkscope.divergence import Estimate
@@ -36,6 +36,7 @@ class PaperWindow:
     certifies: str
 
 
+@runtime_checkable
 class World(Protocol):
     """A finite mixture p = sum_theta w_theta p^theta, an observation process, and the exact posterior between them.
 
@@ -68,11 +69,11 @@ class World(Protocol):
         """S_before of the window shown by default."""
         ...
 
-    def sample(self, rng: np.random.Generator, label: str, t: float, n: int) -> np.ndarray[Any, Any]:
+    def sample(self, rng: np.random.Generator, label: str, t: float, n: int) -> Num[np.ndarray, "n ..."]:
         """n draws of Y_t, or of a sufficient statistic of it, given the label; first axis n."""
         ...
 
-    def posterior(self, y: np.ndarray[Any, Any], t: float) -> Float[np.ndarray, "n labels"]:
+    def posterior(self, y: Num[np.ndarray, "n ..."], t: float) -> Float[np.ndarray, "n labels"]:
         """P(theta | Y_t = y), exactly, for each of n observations as ``sample`` returns them."""
         ...
 
