@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from blinkscope.cli.parser import build
+from blinkscope.engines.toy_models import open_toy, toy_models
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +48,14 @@ def test_every_option_is_in_the_guide() -> None:
             for option in action.option_strings:
                 if option not in ("-h", "--help", "--output"):
                     assert f"`{option}" in guide or f"{option} " in guide, f"{name} {option}"
+
+
+def test_every_toy_model_is_in_the_guide_and_opens_as_spelled_there() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `toy:(\S+)`", guide, re.MULTILINE)
+    assert [spelling.partition("?")[0] for spelling in shown] == list(toy_models())
+    for spelling in shown:
+        open_toy(spelling)
 
 
 def test_the_documents_speak_of_links_that_exist() -> None:

@@ -350,7 +350,8 @@ def _record(question: Question, writer: Writer, feature: Feature[Reply], score: 
     truth = None
     if isinstance(engine, KnownLaw) and feature.name == engine.feature.name:
         exact = engine.truth(path, sampling)
-        truth = (exact.labels, tuple(tuple(float(x) for x in row) for row in exact.posterior))
+        if exact is not None:
+            truth = (exact.labels, tuple(tuple(float(x) for x in row) for row in exact.posterior))
     pieces = engine.pieces(path.tokens)
     return PathRecord(
         settings={**_asked(question, engine, feature, sampling), "method": question.method.name},

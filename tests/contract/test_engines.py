@@ -12,6 +12,7 @@ from scipy.stats import chi2
 
 from blinkscope.engines import SCHEMES, open_engine
 from blinkscope.engines.toy_models import TOYS
+from blinkscope.engines.toy_worlds import WORDINGS
 from blinkscope.errors import UserError
 from blinkscope.language.engine import Completion, Engine, Job, Path
 from blinkscope.language.sampling import Sampling
@@ -26,6 +27,11 @@ SPECS = {
         "toy:walk",
         "toy:maze?seed=3&length=30&labels=3",
         "toy:null?length=40",
+        "toy:critical-token?length=8&agree=2&width=6&leak=0.8",
+        "toy:random-walk?length=16&drift=0.2&absorb=5",
+        "toy:in-context?examples=5&separation=0.8&candidates=3",
+        "toy:permuted-masking?coordinates=5&alphabet=3&order=2,0,4,3,1",
+        "toy:random-hierarchy?depth=4&branching=2&symbols=6&rules=3&seed=1",
     ],
 }
 PROMPT = "I live in a small flat. Should I get a cat or a dog? Finish with 'My choice: ...'."
@@ -97,7 +103,7 @@ def case(opened, request) -> Case:
 
 def test_every_scheme_and_every_toy_model_is_listed():
     assert set(SPECS) == set(SCHEMES)
-    assert {spec.removeprefix("toy:").partition("?")[0] for spec in SPECS["toy"]} == set(TOYS)
+    assert {spec.removeprefix("toy:").partition("?")[0] for spec in SPECS["toy"]} == {*TOYS, *WORDINGS}
 
 
 def test_name_and_window(engine):

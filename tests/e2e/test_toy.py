@@ -116,12 +116,25 @@ def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
         first.wait()
 
 
+def test_a_world_is_analysed_beside_its_own_curve(tmp_path: Path) -> None:
+    listed = blinkscope("models", cwd=tmp_path).stdout
+    model = next(line for line in listed.splitlines() if line.startswith("toy:random-hierarchy?"))
+    found = result("locate", "Which one?", "--model", model, "--error", "0.1", "-o", "run.db", cwd=tmp_path)
+    assert found["model"] == model
+    truth, mean = np.asarray(found["truth"]["mean"]), np.asarray(found["curve"]["mean"])
+    assert truth.sum(axis=1) == pytest.approx(1)
+    assert np.abs(truth - mean).max() < 0.6  # six of the asked-for standard deviations
+    assert same(result("show", "run.db", cwd=tmp_path), found)
+
+
 BAD_INPUT = [
     (("locate", ""), "empty"),
     (("locate",), "prompt"),
     (("locate", "x", "--model", "gpt-9"), "gpt-9"),
     (("locate", "x", "--model", "toy:nothing"), "nothing"),
     (("locate", "x", "--model", "toy:fork?leek=1"), "leek"),
+    (("locate", "x", "--model", "toy:random-walk?barrier=3"), "barrier"),
+    (("locate", "x", "--model", "toy:critical-token?length=5"), "agree = 40"),
     (("locate", "x", "--model", "toy:fork", "--feature", "colour"), "colour"),
     (("locate", "x", "--model", "toy:fork", "--feature", "regex:("), "regular expression"),
     (("locate", "x", "--model", "toy:fork", "--method", "guess"), "guess"),

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from blinkscope.divergence import total_variation
-from blinkscope.engines.toy import END, END_TEXT, UNKNOWN, State, ToyEngine, automaton, label_laws, law_of
+from blinkscope.engines.automaton import Automaton, State, automaton
+from blinkscope.engines.machine import END, END_TEXT, UNKNOWN, label_laws, law_of
+from blinkscope.engines.toy import ToyEngine
 from blinkscope.engines.toy_models import TOYS, open_toy
 from blinkscope.errors import UserError
 from blinkscope.feature import TRUNCATED, UNPARSED, Reply, label_of
@@ -306,15 +308,19 @@ def test_fork_parts_where_it_should() -> None:
 
 def states_after(engine: ToyEngine, kept: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of the states that a fresh reply can be in after ``kept`` tokens, and the label law in each."""
-    machine, law = engine.machine, law_of(engine.machine, engine.default_sampling)
-    p = np.zeros(len(machine.outcome))
+    machine, sampling = engine.machine, engine.default_sampling
+    assert isinstance(machine, Automaton)
+    _, law = law_of(machine, np.arange(len(machine.outcomes)), sampling)
+    p = np.zeros(len(machine.outcomes))
     p[0] = 1.0
     for _ in range(kept):
         after = np.zeros_like(p)
-        np.add.at(after, machine.successors, p[:, None] * law.p)
+        np.add.at(after, machine.successors, p[:, None] * law)
         p = after
     there = np.flatnonzero(p)
-    return p[there], label_laws(machine, law, there, np.full(len(there), engine.longest - kept))
+    laws = label_laws(machine, sampling, there, np.full(len(there), engine.longest - kept))
+    assert laws is not None
+    return p[there], laws
 
 
 @pytest.mark.parametrize(("drift", "barrier"), [(0.0, 5), (0.1, 4), (0.03, 9)])
@@ -384,7 +390,11 @@ def test_seeds_name_different_mazes() -> None:
 @pytest.mark.parametrize(
     ("rest", "said"),
     [
-        ("fox", "there is no toy model 'fox'; there are toy:fork, toy:walk, toy:maze, toy:null."),
+        (
+            "fox",
+            "there is no toy model 'fox'; there are toy:fork, toy:walk, toy:maze, toy:null, toy:critical-token, "
+            "toy:random-walk, toy:in-context, toy:permuted-masking, toy:random-hierarchy.",
+        ),
         ("fork?agre=2", "toy:fork has no parameter 'agre'; it takes agree, width, leak, weight, length."),
         ("fork?leak=2", "toy:fork: leak is '2'; it must be a number from 0.0 to 1.0."),
         ("fork?leak=nan", "toy:fork: leak is 'nan'; it must be a number from 0.0 to 1.0."),

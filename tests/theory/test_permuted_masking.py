@@ -86,7 +86,8 @@ def test_the_measured_distance_is_that_of_the_same_sets_time_and_order() -> None
 
     Their mean is at most the exact label laws' distance, and near it. The stated standard error covers their scatter:
     the sum of squares over sigma^2, chi-square with 39 degrees of freedom, exceeds 100 with probability 3e-7. The mean
-    is allowed 5.5 of its standard errors above and, since labels that are favoured by little are missed, 0.01 more below.
+    is allowed 5.5 of its standard errors above and, since labels that are favoured by little are missed, 0.01 more
+    below.
     """
     world = uneven(4, 3, "2,0,3,1")
     init = tuple(label for label in world.labels if label[3] == "0")

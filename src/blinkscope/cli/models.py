@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from blinkscope.engines import SCHEMES
 from blinkscope.engines.smollm2 import install_smollm2
+from blinkscope.engines.toy_models import open_toy, toy_models
 from blinkscope.errors import UserError
 
 
@@ -24,4 +25,7 @@ def command(arguments: argparse.Namespace) -> int:
     for scheme in SCHEMES.values():
         missing = [package for package in scheme.packages if find_spec(package) is None]
         print(f"{scheme.example:<28} {scheme.summary}{' (needs ' + scheme.needs + ')' if missing else ''}")
+    print("\ntoy models, each with its parameters at their defaults")
+    for name, description in toy_models().items():
+        print(f"{open_toy(name).name}\n    {description}")
     return 0

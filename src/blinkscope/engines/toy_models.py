@@ -1,4 +1,4 @@
-"""The toy models by name: ``toy:fork``, ``toy:walk``, ``toy:maze``, ``toy:null``.
+"""The toy models by name: ``toy:fork``, ``toy:walk``, ``toy:maze``, ``toy:null``; worlds are in ``toy_worlds.py``.
 
 Each builder lays an automaton out along the reply, one layer of states for each token, except ``walk``, whose states
 are the walker's places. Most tokens choose among synonyms, which decide nothing, as most tokens of real text do.
@@ -15,7 +15,10 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float
 
-from blinkscope.engines.toy import END_TEXT, Automaton, State, ToyEngine, automaton
+from blinkscope.engines.automaton import Automaton, State, automaton
+from blinkscope.engines.machine import END_TEXT
+from blinkscope.engines.toy import ToyEngine
+from blinkscope.engines.toy_worlds import WORDINGS, open_world, world_parameters
 from blinkscope.errors import UserError
 from blinkscope.window import default_max_width
 
@@ -362,24 +365,35 @@ TOYS: Mapping[str, Toy] = {
 }
 
 
+def toy_models() -> dict[str, str]:
+    """Names of the toy models, each with a description."""
+    described = {name: toy.description for name, toy in TOYS.items()}
+    return described | {name: wording.description for name, wording in WORDINGS.items()}
+
+
 def open_toy(rest: str) -> ToyEngine:
-    """The toy model that ``toy:REST`` names, for instance ``fork`` or ``maze?seed=3&length=200``.
+    """The toy model that ``toy:REST`` names, for instance ``fork``, ``maze?seed=3&length=200`` or ``random-walk``.
 
     Raises
     ------
     UserError : there is no such model or parameter, or a parameter's value does not fit.
     """
     name, _, query = rest.partition("?")
-    if name not in TOYS:
-        raise UserError(f"there is no toy model {name!r}; there are {', '.join(f'toy:{known}' for known in TOYS)}.")
+    if name not in TOYS and name not in WORDINGS:
+        known = ", ".join(f"toy:{known}" for known in (*TOYS, *WORDINGS))
+        raise UserError(f"there is no toy model {name!r}; there are {known}.")
+    parameters = tuple(TOYS[name].parameters) if name in TOYS else world_parameters(name)
+    given: dict[str, str] = {}
+    for key, _, text in (pair.partition("=") for pair in query.split("&") if pair):
+        if key not in parameters:
+            raise UserError(f"toy:{name} has no parameter {key!r}; it takes {', '.join(parameters)}.")
+        if key in given:
+            raise UserError(f"toy:{name}: {key} is given twice; give it once.")
+        given[key] = text
+    if name in WORDINGS:
+        return open_world(name, given)
     toy = TOYS[name]
     values = {key: parameter.default for key, parameter in toy.parameters.items()}
-    given = [pair.partition("=") for pair in query.split("&") if pair]
-    for i, (key, _, text) in enumerate(given):
-        if key not in toy.parameters:
-            raise UserError(f"toy:{name} has no parameter {key!r}; it takes {', '.join(toy.parameters)}.")
-        if any(key == other for other, _, _ in given[:i]):
-            raise UserError(f"toy:{name}: {key} is given twice; give it once.")
-        values[key] = toy.parameters[key].read(f"toy:{name}", key, text)
+    values |= {key: toy.parameters[key].read(f"toy:{name}", key, text) for key, text in given.items()}
     spelling = "&".join(f"{key}={value}" for key, value in values.items())
     return ToyEngine(f"toy:{name}?{spelling}", toy.build(**values), longest=int(values["length"]))

@@ -199,6 +199,6 @@ class KnownLaw(Protocol):
         """The feature that reads the model's own labels."""
         ...
 
-    def truth(self, path: Path, sampling: Sampling) -> Truth:
-        """The exact label posterior along a path."""
+    def truth(self, path: Path, sampling: Sampling) -> Truth | None:
+        """The exact label posterior along a path; None where computing it is out of reach."""
         ...

@@ -76,6 +76,15 @@ class CriticalToken:
         second = self.undecided(t) / (1 + self.undecided(t))
         return np.array([[1 - second, second], [0.0, 1.0]])[y]
 
+    def next_token(self, y: Int[np.ndarray, " n"], t: float) -> Float[np.ndarray, "n tokens"]:
+        """Token 0 where the text goes on like the first mode's, 1 on the second mode's branch."""
+        stays = (1 + self.undecided(t - 1)) / (1 + self.undecided(t))
+        return np.array([[stays, 1 - stays], [0.0, 1.0]])[y]
+
+    def extend(self, y: Int[np.ndarray, " n"], t: float, token: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        self.index.check(t - 1)
+        return np.maximum(y, token)
+
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
         """The two things that can be seen, with their probabilities."""
         mass = np.array([[(1 + self.undecided(t)) / 2, (1 - self.undecided(t)) / 2]])

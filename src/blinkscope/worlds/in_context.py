@@ -128,6 +128,17 @@ class InContext:
         self.index.check(t)
         return _normalised(self._log_joint(y))
 
+    def next_token(self, y: Int[np.ndarray, "n symbols"], t: float) -> Float[np.ndarray, "n symbols"]:
+        """The law of the next example's answer: the candidates' laws, mixed by what the answers so far say."""
+        self.index.check(t - 1)
+        return self.posterior(y, t) @ self.laws
+
+    def extend(
+        self, y: Int[np.ndarray, "n symbols"], t: float, token: Int[np.ndarray, " n"]
+    ) -> Int[np.ndarray, "n symbols"]:
+        self.index.check(t - 1)
+        return y + np.eye(y.shape[1], dtype=y.dtype)[token]
+
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
         """Every possible count of the answers with its probability where these are few, else draws."""
         from scipy.special import gammaln, logsumexp

@@ -111,6 +111,18 @@ class ProductAlphabet:
         joint = self.weights * (self._classes(y, t)[:, None] == self._classes(self.strings, t))
         return np.asarray(joint / joint.sum(axis=1, keepdims=True))
 
+    def next_token(self, y: Int[np.ndarray, "n d"], t: float) -> Float[np.ndarray, "n symbols"]:
+        """The law of the symbol at the coordinate filled next."""
+        classes = self._classes(self.strings, t - 1)
+        mass = np.bincount(classes, self.weights, minlength=self.alphabet ** self._shown(t - 1))
+        symbols = mass.reshape(self.alphabet, -1)[:, self._classes(y, t)].T
+        return np.asarray(symbols / symbols.sum(axis=1, keepdims=True))
+
+    def extend(self, y: Int[np.ndarray, "n d"], t: float, token: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n d"]:
+        after = y.copy()
+        after[:, self.process.order[self._shown(t - 1) - 1]] = token
+        return after
+
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
         """Every class of strings, with its weight."""
         classes, count = self._classes(self.strings, t), self.alphabet ** self._shown(t)

@@ -84,7 +84,7 @@ class RandomHierarchy:
         draws = max(64.0, min(DRAWS, ENTRIES / leaves))
         check_memory(16 * draws * leaves, f"{draws:.0f} texts of {leaves:.3g} leaves")
         check_memory(16 * leaves * self.symbols, f"the messages of a text of {leaves:.3g} leaves")
-        check_memory(8 * words, f"a list of all words of {self.branching} symbols")
+        check_memory(8 * words * self.depth, f"lists of all words of {self.branching} symbols")
 
     @property
     def leaves(self) -> int:
@@ -141,6 +141,37 @@ class RandomHierarchy:
         blocks = [self._up(evidence[y[i : i + size]]) for i in range(0, len(y), size)]
         return np.concatenate([np.empty((0, self.symbols)), *blocks])
 
+    def next_token(self, y: Int[np.ndarray, "n leaves"], t: float) -> Float[np.ndarray, "n symbols"]:
+        """The law of the next leaf under truncation, by one pass up and one pass down.
+
+        Up: the subtrees that are seen whole are read, and what is left of each level are the known children of the
+        node on the path from the root to the next leaf. Down that path: P(node = x, what is known to its left), from
+        the root's weights on, by summing over the productions that begin with the known children.
+        """
+        if self.process != "truncation":
+            raise UserError(f"the leaves come one by one under truncation only; the process is {self.process}.")
+        known, symbols = [], y[:, : self.leaves - 1 - int(self.index.check(t - 1))]
+        for owner in reversed(self._owners):
+            whole = symbols.shape[1] - symbols.shape[1] % self.branching
+            known.append(symbols[:, whole:])
+            symbols = owner[self._word_numbers(symbols[:, :whole].reshape(len(y), -1, self.branching))]
+        joint = np.tile(self.weights, (len(y), 1))
+        for production, left in zip(self.productions, reversed(known), strict=True):
+            place = left.shape[1]
+            fits = (production[..., :place] == left[:, None, None]).all(axis=-1)
+            joint = np.einsum(
+                "nx,nxr,xrc->nc", joint, fits, np.eye(self.symbols)[production[..., place]], optimize=True
+            )
+            joint /= joint.sum(axis=1, keepdims=True)
+        return joint
+
+    def extend(
+        self, y: Int[np.ndarray, "n leaves"], t: float, token: Int[np.ndarray, " n"]
+    ) -> Int[np.ndarray, "n leaves"]:
+        after = y.copy()
+        after[:, self.leaves - 1 - int(self.index.check(t - 1))] = token
+        return after
+
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
         """Every observation that differs to the root, under truncation and where these are few; else draws."""
         joint = self._prefixes(self.leaves - int(self.index.check(t))) if self.process == "truncation" else None
@@ -156,6 +187,18 @@ class RandomHierarchy:
     def paper(self, eps: float) -> PaperWindow | None:
         """None: the paper has no formula for hierarchies of this kind."""
         return None
+
+    @cached_property
+    def _owners(self) -> Int[np.ndarray, "depth words"]:
+        """At each level the symbol that a word stands for, -1 where it stands for none."""
+        owners = np.full((self.depth, self.symbols**self.branching), HIDDEN)
+        for owner, production in zip(owners, self.productions, strict=True):
+            owner[self._word_numbers(production)] = np.arange(self.symbols)[:, None]
+        return owners
+
+    def _word_numbers(self, words: Int[np.ndarray, "*words branching"]) -> Int[np.ndarray, "*words"]:
+        """Each word as one number, its symbols for digits."""
+        return np.asarray(words @ self.symbols ** np.arange(self.branching))
 
     def _evidence(self, t: float) -> Float[np.ndarray, "seen symbols"]:
         """mu of a leaf for each thing that can be seen there; the last row, which -1 picks, is for a hidden leaf."""

@@ -102,16 +102,24 @@ class RandomWalk:
         return np.asarray(rng.choice(self._places(t), size=n, p=given / given.sum()))
 
     def posterior(self, y: Int[np.ndarray, " n"], t: float) -> Float[np.ndarray, "n labels"]:
-        from scipy.special import expit
-
-        log_ratio = y * math.log((0.5 + self.drift) / (0.5 - self.drift))
-        modes = np.stack([expit(log_ratio), expit(-log_ratio)], axis=-1)
+        modes = self._modes(y)
         if self.label == "mode":
             self.index.check(t)
             return modes
         assert self.absorb is not None
         ending = self._endings[int(self.index.check(t))][:, np.asarray(y) + self.absorb]
         return np.asarray(np.einsum("nm,mne->ne", modes, ending))
+
+    def next_token(self, y: Int[np.ndarray, " n"], t: float) -> Float[np.ndarray, "n tokens"]:
+        """Token 0 is a step back, 1 a step forward; a walk that has stopped takes none."""
+        self.index.check(t - 1)
+        forward = self._modes(y) @ np.array([0.5 + self.drift, 0.5 - self.drift])
+        moving = np.ones(len(y), dtype=bool) if self.absorb is None else np.abs(y) < self.absorb
+        return np.where(moving[:, None], np.stack([1 - forward, forward], axis=-1), 0.0)
+
+    def extend(self, y: Int[np.ndarray, " n"], t: float, token: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        self.index.check(t - 1)
+        return y + 2 * token - 1
 
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
         """Every place the walk can have reached, with its probability under the whole mixture."""
@@ -153,6 +161,13 @@ class RandomWalk:
         from scipy.stats import binom
 
         return float(binom.sf(n // 2, n, 0.5 + self.drift) - binom.sf(n // 2, n, 0.5 - self.drift))
+
+    def _modes(self, y: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n modes"]:
+        """P(mode | place): a walk's likelihood ratio is r to the power of where it stands, stopped or not."""
+        from scipy.special import expit
+
+        log_ratio = y * math.log((0.5 + self.drift) / (0.5 - self.drift))
+        return np.stack([expit(log_ratio), expit(-log_ratio)], axis=-1)
 
     def _places(self, t: float) -> Int[np.ndarray, " places"]:
         n = self.length - int(self.index.check(t))

@@ -95,6 +95,21 @@ class World(Protocol):
         ...
 
 
+class TextWorld(World, Protocol):
+    """A world whose observation is the beginning of a text: Y_{t-1} shows one token more than Y_t.
+
+    Tokens are numbers from 0. Words for them, and so a language model with this law, are in ``engines/toy_worlds.py``.
+    """
+
+    def next_token(self, y: np.ndarray[Any, Any], t: float) -> Float[np.ndarray, "n tokens"]:
+        """P(token shown next | Y_t = y), for t > 0; zeros where the text of y is over before its time."""
+        ...
+
+    def extend(self, y: np.ndarray[Any, Any], t: float, token: Int[np.ndarray, " n"]) -> np.ndarray[Any, Any]:
+        """Y_{t-1}, which shows what Y_t = y shows and one token more."""
+        ...
+
+
 def drawn_law(world: World, t: float, between: tuple[Labels, Labels] | None, n: int, seed: int) -> Posterior:
     """``World.law`` by Monte Carlo, for worlds that cannot list their observations: n draws with exact posteriors."""
     rng = np.random.default_rng(seed)
