@@ -202,7 +202,7 @@ def test_texts_are_as_far_apart_as_the_world_says(spec: str) -> None:
         curves.append(full)
     share, weight = np.array(curves), world.weights[inside].sum()
     others = tuple(label for label in world.labels if label not in world.after)
-    for shown in np.linspace(1, world.index.high, 4).round().astype(int):
+    for shown in np.linspace(1, world.index.high, 4).round().astype(int).tolist():
         gap = np.abs(share[:, shown] / weight - (1 - share[:, shown]) / (1 - weight)) / 2
         exact = world.total_variation(world.after, others, int(world.index.high) - shown).value
         assert abs(gap.mean() - exact) <= 7 * gap.std() / np.sqrt(len(gap)) + 1e-12

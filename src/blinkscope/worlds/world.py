@@ -101,11 +101,11 @@ class TextWorld(World, Protocol):
     Tokens are numbers from 0. Words for them, and so a language model with this law, are in ``engines/toy_worlds.py``.
     """
 
-    def next_token(self, y: np.ndarray[Any, Any], t: float) -> Float[np.ndarray, "n tokens"]:
+    def next_token(self, y: np.ndarray, t: float) -> Float[np.ndarray, "n tokens"]:
         """P(token shown next | Y_t = y), for t > 0; zeros where the text of y is over before its time."""
         ...
 
-    def extend(self, y: np.ndarray[Any, Any], t: float, token: Int[np.ndarray, " n"]) -> np.ndarray[Any, Any]:
+    def extend(self, y: np.ndarray, t: float, token: Int[np.ndarray, " n"]) -> np.ndarray:
         """Y_{t-1}, which shows what Y_t = y shows and one token more."""
         ...
 
