@@ -190,6 +190,7 @@ def record_of(
         labels=labels,
         scored_tokens=0,
         notes=notes,
+        unrecorded=law.unrecorded if method.name == "divergence" else 0.0,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,3 +156,51 @@ def test_grid_and_bisection_look_where_they_say() -> None:
     # The posterior jumps between rows 3 and 4: bisection looks at the ends, 5, 2, 3 and 4 and nowhere else.
     outcome = run(Free(), Bisection(strata, 200, "a", 12, 0), Target())
     assert outcome.posterior.index.tolist() == [0, 2, 3, 4, 5, 10]
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "pooled"])
+@pytest.mark.parametrize("seed", range(2))
+def test_strata_that_end_are_drawn_from_no_further(seed: int, estimator: Estimator) -> None:
+    case = random_case(seed, steps=30)
+    limits = np.random.default_rng(seed).integers(0, 9, len(case.strata))
+    strata = tuple(replace(s, limit=int(n)) for s, n in zip(case.strata, limits, strict=True))
+    method = replace(case.method(1, estimator), strata=strata)
+    outcome = run(case.source(1), method, Target(error=0.001, estimator=estimator))
+    assert (outcome.status, outcome.ran_out) == ("budget", True)
+    limit = {stratum.key: stratum.limit for stratum in strata}
+    assert all(draw.replicate < limit[draw.stratum] for draw in outcome.draws)
+    # Wherever the labels differ everything there is was drawn.
+    for stratum in strata:
+        labels = [draw.label for draw in outcome.draws if draw.stratum == stratum.key]
+        assert len(labels) == stratum.limit or len(set(labels)) <= 1
+    known = {(draw.stratum, draw.replicate): draw for draw in outcome.draws}
+    again = run(None, method, Target(error=0.001, estimator=estimator), known=known)
+    assert (again.draws, again.status, again.ran_out) == (outcome.draws, "budget", True)
+    plenty = replace(method, strata=tuple(replace(s, limit=10_000) for s in strata))
+    free = run(case.source(1), case.method(1, estimator), Target(error=0.1, estimator=estimator))
+    same = run(case.source(1), plenty, Target(error=0.1, estimator=estimator))
+    assert (same.draws, same.status, same.ran_out) == (free.draws, "complete", False)
+
+
+def test_a_grid_and_a_bisection_take_what_there_is() -> None:
+    strata = tuple(Stratum(row, 10.0 - row, limit) for row, limit in enumerate([7, 9, 0, 9, 9, 9, 9, 9, 9, 9]))
+
+    class Coin:
+        def __init__(self) -> None:
+            self.strata = strata
+
+        def draw(self, orders: list, round_: int, known: object) -> Iterator[Draw]:
+            for order in orders:
+                for replicate in order.replicates():
+                    rng = np.random.default_rng([order.stratum, replicate])
+                    yield Draw(order.stratum, replicate, "ab"[int(rng.integers(2))], 1.0)
+
+    outcome = run(Coin(), Grid(strata, (0, 2, 5), 8, "a", 12, 0), Target())
+    assert (outcome.status, outcome.ran_out) == ("budget", True)
+    assert outcome.posterior.index.tolist() == [0, 5, 10]
+    assert len(outcome.draws) == 7 + 8
+    assert run(Coin(), Grid(strata, (0, 5), 7, "a", 12, 0), Target()).status == "complete"
+    # Row 2 has nothing, so the interval from 0 to 5 is not split any further below row 2.
+    outcome = run(Coin(), Bisection(strata, 9, "a", 12, 0, threshold=1e-9), Target())
+    assert (outcome.status, outcome.ran_out) == ("budget", True)
+    assert 2 not in outcome.posterior.index

@@ -9,7 +9,7 @@ Counts that exist already cannot be taken back, so the new ones fill up to a com
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from blinkscope.estimate.recursion import Recursion
 
@@ -23,6 +23,7 @@ def best_counts(
     have: Float[np.ndarray, " steps"],
     cost: Float[np.ndarray, " steps"],
     budget: float,
+    room: Bool[np.ndarray, " steps"] | None = None,
 ) -> Float[np.ndarray, " steps"]:
     """Counts, not rounded, that make the curve's largest variance smallest when ``budget`` more may be spent.
 
@@ -31,8 +32,10 @@ def best_counts(
     spread : variance of one draw at each position and label, gamma (1 - gamma); zero rows are never given a draw.
     have : draws that each position has already.
     cost : cost of one draw at each position.
+    room : positions that can be given another draw; all of them by default.
     """
-    open_ = spread.sum(axis=1) > 0
+    room = np.ones(recursion.steps, dtype=bool) if room is None else room
+    open_ = (spread.sum(axis=1) > 0) & (room | (have > 0))
     counts = np.where(open_, np.maximum(have, 1e-9), 0.0)
     weight = np.ones((recursion.steps + 1, spread.shape[1]))
     for _ in range(ITERATIONS):
@@ -45,7 +48,7 @@ def best_counts(
         weight = weight * np.maximum(relative, 1e-12) ** STEP
         weight = weight / weight.max()
         value = (recursion.sensitivity(weight) * spread).sum(axis=1)
-        counts = fill(np.sqrt(value / cost), have, cost, budget)
+        counts = fill(np.where(room, np.sqrt(value / cost), 0.0), have, cost, budget)
     return np.maximum(counts, have)
 
 

@@ -56,7 +56,8 @@ class Decomposition:
         if round_ == 0:
             weight = self.recursion.sensitivity(np.ones((self.recursion.steps + 1, 1)))[:, 0]
             ranked = sorted(self.strata, key=lambda stratum: -weight[stratum.key])
-            return [Order(stratum.key, half, 0, PILOT) for half in (0, 1) for stratum in ranked]
+            pilot = [Order(stratum.key, half, 0, pilot_draws(stratum, half)) for half in (0, 1) for stratum in ranked]
+            return [order for order in pilot if order.count]
         labels, counts = self._counts(draws)
         cost = self._cost()
         spent = float((counts.sum(axis=(1, 2)) * cost).sum())
@@ -68,9 +69,10 @@ class Decomposition:
             spreads = [self._spread(counts.sum(axis=1), labels, round_)] * 2
         for half, per_draw in enumerate(spreads):
             have = counts[:, half].sum(axis=1).astype(float)
-            extra = best_counts(self.recursion, per_draw, have, cost, budget) - have
-            for position, number in enumerate(whole(extra, cost, budget)):
-                if number:
+            room = self._room(half) - have
+            extra = best_counts(self.recursion, per_draw, have, cost, budget, room > 0) - have
+            for position, number in enumerate(np.minimum(whole(extra, cost, budget), room)):
+                if number > 0:
                     orders.append(Order(position, half, int(have[position]), int(number)))
         return sorted(orders, key=lambda order: (-order.count, order.stratum, order.half))
 
@@ -115,7 +117,7 @@ class Decomposition:
         return np.asarray([label == self.final_label for label in labels], dtype=float)
 
     def _counts(self, draws: Sequence[Draw]) -> tuple[tuple[str, ...], Int[np.ndarray, "steps halves labels"]]:
-        pilot_size = 2 * PILOT * len(self.strata)
+        pilot_size = sum(pilot_draws(stratum, half) for stratum in self.strata for half in (0, 1))
         labels = kept_labels(self.final_label, draws[:pilot_size], draws[pilot_size:], self.limit)
         return labels, count(draws, labels, range(self.recursion.steps))
 
@@ -124,6 +126,17 @@ class Decomposition:
         for stratum in self.strata:
             cost[stratum.key] = stratum.cost
         return cost
+
+    def _room(self, half: int) -> Float[np.ndarray, " steps"]:
+        room = np.zeros(self.recursion.steps)
+        for stratum in self.strata:
+            room[stratum.key] = stratum.room(half)
+        return room
+
+
+def pilot_draws(stratum: Stratum, half: int) -> int:
+    """Draws that a half of a stratum gets in the first round."""
+    return int(min(PILOT, stratum.room(half)))
 
 
 def proportions(counts: Int[np.ndarray, "steps halves labels"]) -> Float[np.ndarray, "steps labels"]:

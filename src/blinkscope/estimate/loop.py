@@ -8,7 +8,7 @@ Methods read whole rounds only, so a run that was killed and started again goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from blinkscope.estimate.source import Draw, Order, Source, Stratum
@@ -52,11 +52,15 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """All draws that count, in the order of their rounds, the curve, and why the loop stopped."""
+    """All draws that count, in the order of their rounds, the curve, and why the loop stopped.
+
+    ran_out: whether the strata do not hold the draws that the target asks for.
+    """
 
     draws: tuple[Draw, ...]
     posterior: Posterior
     status: Status
+    ran_out: bool = False
 
 
 def run(
@@ -84,13 +88,14 @@ def run(
         # What the open round has so far counts too; a run that is taken up again completes the round.
         rounds.close()
         status = "interrupted"
-    return Outcome(tuple(rounds.draws), rounds.posterior or method.estimate(rounds.draws), status)
+    return Outcome(tuple(rounds.draws), rounds.posterior or method.estimate(rounds.draws), status, rounds.ran_out)
 
 
 class _Rounds:
     """The state of one run of the loop: the draws of the whole rounds, and those of the open one.
 
     posterior: what ``draws`` amount to; None until it has been asked for, and again when draws have joined them.
+    ran_out: whether a stratum was asked for draws that it does not have.
     """
 
     def __init__(
@@ -104,17 +109,20 @@ class _Rounds:
     ) -> None:
         self.source, self.method, self.target = source, method, target
         self.known, self.record, self.watch = known, record, watch
-        self.cost = {stratum.key: stratum.cost for stratum in method.strata}
+        self.strata = {stratum.key: stratum for stratum in method.strata}
         self.draws: list[Draw] = []
         self.open: dict[tuple[int, int], Draw] = {}
         self.posterior: Posterior | None = None
         self.tokens = 0.0
         self.error = float("nan")
         self.round = 0
+        self.ran_out = False
 
     def go(self) -> Status:
         while orders := self.method.orders(self.draws, self.round):
-            affordable = within_budget(orders, self.cost, self.target, self.draws)
+            there = within_limits(orders, self.strata)
+            self.ran_out = self.ran_out or there != orders
+            affordable = within_budget(there, self.strata, self.target, self.draws)
             wanted = {(order.stratum, replicate) for order in affordable for replicate in order.replicates()}
             for key in sorted(wanted & self.known.keys()):
                 self._take(self.known[key])
@@ -131,12 +139,14 @@ class _Rounds:
                 self.posterior = self.method.estimate(self.draws)
                 self.error = float(self.posterior.sd.max())
                 self._report()
-            if affordable != orders:
+            if affordable != there or not affordable:
                 return "budget"
             if self.error <= self.target.error:
                 return "complete"
             self.round += 1
-        return "complete"
+        # The method wants nothing more: it is through, or nothing is left that would help.
+        self.ran_out = self.ran_out or self.error > self.target.error
+        return "budget" if self.ran_out else "complete"
 
     def close(self) -> None:
         """The open round's draws join the others, in the order of their keys."""
@@ -153,7 +163,19 @@ class _Rounds:
         self.watch(Progress(self.round, done, self.tokens, self.error, self.target.error))
 
 
-def within_budget(orders: list[Order], cost: Mapping[int, float], target: Target, draws: Sequence[Draw]) -> list[Order]:
+def within_limits(orders: list[Order], strata: Mapping[int, Stratum]) -> list[Order]:
+    """The orders, shortened to what their strata have."""
+    kept = []
+    for order in orders:
+        count = int(min(order.count, strata[order.stratum].room(order.half) - order.start))
+        if count > 0:
+            kept.append(order if count == order.count else replace(order, count=count))
+    return kept
+
+
+def within_budget(
+    orders: list[Order], strata: Mapping[int, Stratum], target: Target, draws: Sequence[Draw]
+) -> list[Order]:
     """The first orders, the last of them shortened, that the budgets leave room for.
 
     Tokens are reckoned at what draws have cost so far relative to their expected cost; a draw that was ordered is
@@ -163,11 +185,11 @@ def within_budget(orders: list[Order], cost: Mapping[int, float], target: Target
     tokens_left = float("inf")
     if target.generated_tokens is not None:
         tokens_left = target.generated_tokens - sum(draw.cost for draw in draws)
-    expected = sum(cost[draw.stratum] for draw in draws)
+    expected = sum(strata[draw.stratum].cost for draw in draws)
     dearer = sum(draw.cost for draw in draws) / expected if expected else 1.0
     kept: list[Order] = []
     for order in orders:
-        each = max(cost[order.stratum] * dearer, 1.0)
+        each = max(strata[order.stratum].cost * dearer, 1.0)
         count = int(min(order.count, draws_left, tokens_left // each))
         if count > 0:
             kept.append(Order(order.stratum, order.half, order.start, count))

@@ -7,7 +7,7 @@ the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from blinkscope.feature import OTHER
 
 METHODS = ("divergence", "grid", "bisect")
 DEFAULT_FRACTIONS = tuple(i / 10 for i in range(10))
+RAN_OUT = "the recorded outcomes have run out, since none is used twice; what was asked for takes more rollouts."
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class PathRecord:
 
     listed: share of each position's off-path law that the engine could list.
     strata: (key, cost) of every place where draws can be bought.
+    limits: how many draws each of these places has; None where they never end.
+    unrecorded: weight of alternatives that nobody followed, apart from those that the engine could not list.
     truth: labels and exact curve, where the model's law is known.
     settings: what was asked, for display; see ``Trace``.
     """
@@ -80,7 +83,9 @@ class PathRecord:
     scored_tokens: int
     truth: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]] | None = None
     notes: tuple[str, ...] = ()
-    generation: int = field(default=0)
+    generation: int = 0
+    limits: tuple[int, ...] | None = None
+    unrecorded: float = 0.0
 
     @property
     def recursion(self) -> Recursion:
@@ -91,7 +96,8 @@ class PathRecord:
     @property
     def places(self) -> tuple[Stratum, ...]:
         """The strata as the loop knows them."""
-        return tuple(Stratum(int(key), float(cost)) for key, cost in self.strata)
+        limits = self.limits if self.limits is not None else (None,) * len(self.strata)
+        return tuple(Stratum(*place, limit) for place, limit in zip(self.strata, limits, strict=True))
 
     def method_of_loop(self, target: Target) -> Method:
         """The method that this record's draws are ordered by and read with."""
@@ -111,6 +117,14 @@ class PathRecord:
 
     def prediction(self, target: Target) -> Prediction:
         """What a run to this target is expected to cost, budgets left aside; known before anything is drawn."""
+        expected = self._expected(target)
+        if self.limits is None:
+            return expected
+        tokens = sum(limit * cost for limit, (_, cost) in zip(self.limits, self.strata, strict=True))
+        return Prediction(min(expected.continuations, sum(self.limits)), min(expected.generated_tokens, round(tokens)))
+
+    def _expected(self, target: Target) -> Prediction:
+        """The same for draws that never end."""
         if self.method.name == "divergence":
             return predict(self.recursion, self.places, target.error)
         rows = fraction_rows(len(self.steps), self.method.fractions) if self.method.name == "grid" else (0,)
@@ -120,13 +134,13 @@ class PathRecord:
     def trace(self, outcome: Outcome, target: Target, *, seconds: float = 0.0, model_seconds: float = 0.0) -> Trace:
         """The result that the outcome of the loop amounts to."""
         recursion = self.recursion
-        skipped = unrecorded = 0.0
+        skipped, unrecorded = 0.0, self.unrecorded
         if self.method.name == "divergence":
             undrawn = (recursion.off_path > 0).astype(float)
             undrawn[sorted({draw.stratum for draw in outcome.draws})] = 0.0
             skipped = float(recursion.weight_of(undrawn).max(initial=0.0))
             unlisted = np.where(undrawn > 0, 0.0, 1 - np.asarray(self.listed))
-            unrecorded = float(recursion.weight_of(unlisted).max(initial=0.0))
+            unrecorded += float(recursion.weight_of(unlisted).max(initial=0.0))
         posterior = outcome.posterior
         truth = None
         if self.truth is not None:
@@ -151,7 +165,7 @@ class PathRecord:
             skipped_weight=skipped,
             unrecorded_weight=unrecorded,
             truth=truth,
-            notes=self.notes,
+            notes=(*self.notes, RAN_OUT) if outcome.ran_out and self.limits is not None else self.notes,
         )
 
     def to_json(self) -> dict[str, JSON]:
@@ -164,15 +178,16 @@ class PathRecord:
             method = dict(document["method"])
             if "fractions" in method:
                 method["fractions"] = tuple(method["fractions"])
-            truth = document["truth"]
+            truth, limits = document["truth"], document.get("limits")
             return cls(
                 **{
                     **document,
                     "tokens": tuple(document["tokens"]),
                     "steps": tuple(Step(**step) for step in document["steps"]),
                     "listed": tuple(document["listed"]),
-                    "strata": tuple((key, cost) for key, cost in document["strata"]),
+                    "strata": tuple((int(key), float(cost)) for key, cost in document["strata"]),
                     "method": MethodOptions(**method),
+                    "limits": None if limits is None else tuple(int(limit) for limit in limits),
                     "truth": truth and (tuple(truth[0]), tuple(tuple(row) for row in truth[1])),
                     "notes": tuple(document["notes"]),
                 }

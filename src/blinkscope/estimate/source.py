@@ -7,6 +7,7 @@ evaluations) and has a label. The loop knows nothing else about models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -20,10 +21,16 @@ class Stratum:
 
     key: its name for good, for instance the position in the text; draws are stored under it.
     cost: expected cost of one draw, in the source's currency.
+    limit: how many replicates there are, 0 .. limit - 1; None where they never end.
     """
 
     key: int
     cost: float
+    limit: int | None = None
+
+    def room(self, half: int) -> float:
+        """Most draws that a half can have; even replicates are those of half 0."""
+        return math.inf if self.limit is None else (self.limit + 1 - half) // 2
 
 
 @dataclass(frozen=True)
