@@ -21,6 +21,7 @@ from blinkscope.replay_formats import (
     check_probability,
     check_text,
     located,
+    read_rollouts,
     read_rows,
     shown,
 )
@@ -47,6 +48,22 @@ class PivotalToken:
     def end(self) -> str:
         """The text up to and with the token."""
         return self.context + self.token
+
+
+def read_recorded(path: str | Path) -> tuple[Item, ...]:
+    """Items of a file in any of the formats that are known, told apart by the fields of its first row.
+
+    Raises
+    ------
+    UserError : the file cannot be read, or a row is not sound.
+    """
+    _, row = next(read_rows(path), (0, None))
+    found = row if isinstance(row, dict) else {}
+    if "pivot_token" in found or "event_type" in found:
+        return from_pivotal_tokens(path)
+    if "sentence" in found:
+        return from_sentences(path)
+    return read_rollouts(path)
 
 
 def from_pivotal_tokens(path: str | Path, samples: int | None = None) -> tuple[Item, ...]:

@@ -37,10 +37,7 @@ class Question:
     def __post_init__(self) -> None:
         if not self.prompt or (isinstance(self.prompt, str) and not self.prompt.strip()):
             raise UserError("the prompt is empty; give the text of a user's turn, or chat messages.")
-        if self.labels < 2:
-            raise UserError(f"labels is {self.labels}; at least 2 outcomes must be kept apart.")
-        if self.seed < 0:
-            raise UserError(f"the seed is {self.seed}; it must be a whole number from 0 on.")
+        check_labels_and_seed(self.labels, self.seed)
         if self.generation is not None and not self.generation.strip():
             raise UserError("the generation to analyse is empty; give its text, or leave it out for a fresh sample.")
         if self.ask is not None and not self.ask.strip():
@@ -68,6 +65,14 @@ class Question:
         if not isinstance(self.prompt, str) and self.prompt and self.prompt[-1].role == "assistant":
             return self.prompt[-1].content
         return self.generation
+
+
+def check_labels_and_seed(labels: int, seed: int) -> None:
+    """Refuse a number of labels or a seed that nothing can be done with."""
+    if labels < 2:
+        raise UserError(f"labels is {labels}; at least 2 outcomes must be kept apart.")
+    if seed < 0:
+        raise UserError(f"the seed is {seed}; it must be a whole number from 0 on.")
 
 
 def messages(items: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate import streams
 from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.resampling import fraction_rows
 from blinkscope.estimate.source import JSON, Draw, Order, Stratum
 from blinkscope.estimate.trace import Step
 from blinkscope.feature import OTHER
@@ -131,15 +132,18 @@ def labels_of(item: Item, limit: int | None = None) -> tuple[str, ...]:
     return (item.final_label, *others[: limit - 1], OTHER)
 
 
-def default_method(item: Item) -> MethodOptions:
-    """Off-path forks where there are any, otherwise the recorded free continuations at every row that has some."""
-    if item.forks:
+def default_method(item: Item, name: str | None = None) -> MethodOptions:
+    """A method as far as the record goes, with free continuations at every row that has some, alike everywhere.
+
+    Where no name is given: off-path forks where there are any, otherwise the free continuations.
+    """
+    if name == "divergence" or (name is None and item.forks):
         return MethodOptions()
     rows = [entry for entry in item.resamples if entry.position < len(item.tokens)]
     if not rows:
-        raise UserError(f"item {item.id!r} was continued after its last token only, where nothing is open any more.")
+        raise UserError(f"item {item.id!r} has no free continuations from before its last token, which this takes.")
     return MethodOptions(
-        "grid",
+        name or "grid",
         fractions=tuple(entry.position / len(item.tokens) for entry in rows),
         resamples=min(sum(entry.outcomes.values()) for entry in rows),
     )
@@ -205,6 +209,25 @@ def source_of(item: Item, record: PathRecord, *, with_replacement: bool = False)
     else:
         branches = _free(item) if with_replacement else _resampled(item)
     return ReplaySource(record.places, branches, record.seed, record.generation, with_replacement)
+
+
+def limited(record: PathRecord, item: Item) -> PathRecord:
+    """The record for draws without replacement, with how many there are in each place.
+
+    Raises
+    ------
+    UserError : the grid looks at a row at which nothing was recorded.
+    """
+    source = source_of(item, record)
+    limits = {key: source.limit(key) or 0 for key, _ in record.strata}
+    if record.method.name == "grid":
+        for row in fraction_rows(len(record.steps), record.method.fractions):
+            if not limits[row]:
+                raise UserError(
+                    f"item {item.id!r} has no free continuations after {row} tokens, where the grid looks; leave its "
+                    "fractions out to take the rows that were recorded."
+                )
+    return replace(record, limits=tuple(limits.values()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,13 @@ recursion under the recorded law, and as plain shares of the free resamples at e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from blinkscope.errors import UserError
+from blinkscope.estimate.source import JSON
 from blinkscope.replay import labels_of, on_labels, one_hot, recorded_law
 from blinkscope.replay_formats import Item
 
@@ -56,6 +57,10 @@ class Agreement:
     spread: float
     beyond_2: float
 
+    def to_json(self) -> dict[str, JSON]:
+        """Fields by name; what cannot be told is null."""
+        return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
+
 
 def compare_with_resamples(item: Item, labels: int = 12) -> ResampleComparison:
     """The prediction from forks against the resamples, at every position where something is open.
@@ -81,6 +86,23 @@ def compare_with_resamples(item: Item, labels: int = 12) -> ResampleComparison:
         predicted_error=np.sqrt(law.recursion.variance(law.variance(names))[rows]),
         observed_error=np.sqrt(np.clip(mean * (1 - mean), 0, None) / total),
     )
+
+
+def comparison_of(item: Item, labels: int = 12) -> dict[str, JSON] | None:
+    """The comparison as results hold it; None for an item without forks or without resamples before its end."""
+    if not item.forks or all(entry.position == len(item.tokens) for entry in item.resamples):
+        return None
+    comparison = compare_with_resamples(item, labels)
+    return {
+        **agreement([comparison]).to_json(),
+        "positions": list(comparison.positions),
+        "labels": list(comparison.labels),
+        "predicted": comparison.predicted.tolist(),
+        "observed": comparison.observed.tolist(),
+        "predicted_error": comparison.predicted_error.tolist(),
+        "observed_error": comparison.observed_error.tolist(),
+        "z": [[None if np.isnan(z) else float(z) for z in row] for row in comparison.z],
+    }
 
 
 def agreement(comparisons: Sequence[ResampleComparison], undecided: float = 0.02) -> Agreement:

@@ -6,12 +6,9 @@ worth most, labels them, and returns a ``Trace``. ``stored`` computes the same r
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -24,10 +21,11 @@ from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.predict import Prediction
 from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.recursion import Recursion
-from blinkscope.estimate.source import JSON, Draw, Source
+from blinkscope.estimate.source import JSON, Source
 from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
+from blinkscope.keeper import keeping, named, provenance
 from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
@@ -38,7 +36,6 @@ from blinkscope.runs.store import Run
 SKIPPED_AT_MOST = 0.01
 """Positions are left out as long as no row of the curve can move by more than this."""
 ROUNDING = 1e-9
-FLUSH_SECONDS = 0.5
 GENERATION = 0
 """Number of the generation within its run; a run of ``locate`` has one."""
 
@@ -63,6 +60,7 @@ def locate(
     watch: Callable[[Progress], None] = lambda progress: None,
     tokenizer: Any = None,
     engine_options: Mapping[str, Any] | None = None,
+    item: str | None = None,
     **options: Any,
 ) -> Trace:
     """Say at which tokens of a generation its outcome was decided.
@@ -70,7 +68,7 @@ def locate(
     Parameters
     ----------
     model : a spelling such as ``smollm2``, ``hf:FOLDER`` or ``toy:fork``, an ``Engine``, or a loaded transformers model
-        (then with its ``tokenizer``).
+        (then with its ``tokenizer``). ``replay:FILE`` takes recorded rollouts, which bring their prompt and labels.
     prompt : text of a user turn, or chat messages, of which a last assistant message is the generation to analyse; or
         the whole ``Question``.
     target : when to stop and what to call a window.
@@ -78,6 +76,7 @@ def locate(
     announce : called with the plan before anything is drawn.
     watch : called with the progress.
     engine_options : ``device``, ``dtype`` and ``batch_bytes`` of the transformers engine.
+    item : of ``replay:FILE``, the id of the generation; the first one by default.
     options : fields of ``Question`` (``feature``, ``ask``, ``system``, ``prefill``, ``generation``, ``sampling``,
         ``method``, ``seed``, ``labels``) and of ``Target`` (``error``, ``delta``, ``continuations`` ...).
 
@@ -86,12 +85,21 @@ def locate(
     UserError : something asked for makes no sense; the message says what.
     EngineError : the model or its machine failed; a run file keeps what was drawn.
     """
+    if isinstance(model, str) and model.startswith("replay:"):
+        from blinkscope.recorded import locate_recorded
+
+        given = {"prompt": prompt, "tokenizer": tokenizer, "engine_options": engine_options}
+        options |= {name: value for name, value in given.items() if value}
+        return locate_recorded(model, item, target=target, run=run, announce=announce, watch=watch, **options)
+    if item is not None:
+        raise UserError("item names one of several recorded generations; it needs a model replay:FILE.")
     question, target = _split_options(prompt, target, options)
     engine = open_model(model, engine_options, tokenizer)
     feature = _feature(question, engine)
     sampling = question.sampling or engine.default_sampling
     stopwatch = Stopwatch()
-    with Keeper.open(run, _spec(question, engine, feature, sampling, target), stopwatch) as keeper:
+    spec = _spec(question, engine, feature, sampling, target)
+    with keeping(run, spec, lambda: stopwatch.seconds) as keeper:
         base = _writer(question, engine, feature, sampling, stopwatch)
         if keeper.record is None:
             record, writer, score = _fresh(question, base, feature)
@@ -125,93 +133,57 @@ def open_model(model: Any, options: Mapping[str, Any] | None = None, tokenizer: 
     return engine_of(model, tokenizer, **(options or {}))
 
 
-def stored(path: str | FilePath, **changes: Any) -> Trace:
-    """The result in a run file, computed again without the model; ``changes`` replace fields of its ``Target``."""
+def stored(path: str | FilePath, *, item: str | None = None, **changes: Any) -> Trace:
+    """The result in a run file, computed again without the model; ``changes`` replace fields of its ``Target``.
+
+    item : which of several generations, where the run holds a study.
+    """
     with Run.open(FilePath(path)) as run:
-        document = run.document("path")
-        if document is None:
-            raise UserError(f"{path} holds no generation yet: its run was stopped before the model had scored one.")
-        record = PathRecord.from_json(document)
-        target = replace(_target(run.spec.target), **changes)
-        outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws())
-        seconds, model_seconds = run.spent()
-    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+        return stored_generation(run, _number(run, item), replace(target_of(run), **changes))
 
 
-def _target(stored: Mapping[str, Any]) -> Target:
+def stored_generation(run: Run, generation: int, target: Target) -> Trace:
+    """The result for one of the generations in an open run."""
+    document = run.document(named("path", generation))
+    if document is None:
+        raise UserError(f"{run.path} does not hold this generation yet: its run was stopped before it was scored.")
+    record = PathRecord.from_json(document)
+    outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws(generation))
+    seconds, model_seconds = run.spent(generation)
+    trace = record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+    recording = run.document(named("item", generation))
+    if recording is None:
+        return trace
+    from blinkscope.replay_comparison import comparison_of
+    from blinkscope.replay_formats import item_from_json
+
+    return replace(trace, comparison=comparison_of(item_from_json(recording), record.labels))
+
+
+def items_of(run: Run) -> tuple[str, ...]:
+    """Ids of the generations in a run of recorded ones or of a study, in the order of their numbers."""
+    items = run.spec.identity.get("items", {})
+    return tuple(items) if isinstance(items, dict) else ()
+
+
+def _number(run: Run, item: str | None) -> int:
+    items = items_of(run)
+    shown = ", ".join(map(repr, items[:8])) + (f" and {len(items) - 8:,} more" if len(items) > 8 else "")
+    if item is None:
+        if len(items) > 1:
+            raise UserError(f"{run.path} holds {len(items):,} generations; choose one with --item: {shown}.")
+        return 0
+    if item not in items:
+        raise UserError(f"{run.path} holds no item {item!r}; {f'it holds {shown}' if items else 'it is no study'}.")
+    return items.index(item)
+
+
+def target_of(run: Run) -> Target:
+    """The target of a run, as it was last asked for."""
     try:
-        return Target(**stored)
+        return Target(**run.spec.target)  # type: ignore[arg-type]
     except TypeError as error:
         raise UserError(f"the run file's target cannot be read ({error}).") from None
-
-
-class Keeper:
-    """Draws and the time they take, on their way into a run file; without a file they are only counted.
-
-    A draw is durable half a second after it was finished at the latest, so that small batches do not wait for the disk.
-    """
-
-    def __init__(self, run: Run | None, stopwatch: Stopwatch) -> None:
-        self._run = run
-        self._stopwatch = stopwatch
-        self._started = time.monotonic()
-        self._before = run.spent() if run else (0.0, 0.0)
-        self._waiting: list[Draw] = []
-        self._flushed = time.monotonic()
-        self.known: Mapping[tuple[int, int], Draw] = run.draws() if run else {}
-        document = run.document("path") if run else None
-        self.record = None if document is None else PathRecord.from_json(document)
-        self.notes: tuple[str, ...] = ()
-        if run is not None:
-            changed = "; ".join(str(difference) for difference in run.provenance_changes)
-            self.notes = (*run.notes, *([f"the run goes on under other conditions: {changed}"] if changed else []))
-
-    @classmethod
-    def open(cls, path: str | FilePath | None, spec: Spec, stopwatch: Stopwatch) -> Keeper:
-        return cls(None if path is None else Run.create_or_open(FilePath(path), spec), stopwatch)
-
-    def __enter__(self) -> Keeper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._run is not None:
-            try:
-                self.flush()
-            finally:
-                self._run.close()
-
-    def put(self, record: PathRecord) -> None:
-        if self._run is not None:
-            self._run.put_document("path", record.to_json())
-
-    def add(self, draw: Draw) -> None:
-        self._waiting.append(draw)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._run is not None and self._waiting:
-            self._run.add(self._waiting)
-            self._run.spend(*self._now)
-        self._waiting = []
-        self._flushed = time.monotonic()
-
-    @property
-    def spent(self) -> tuple[float, float]:
-        """Seconds so far, earlier sittings included, and those of them that the model took."""
-        seconds, model_seconds = self._now
-        return self._before[0] + seconds, self._before[1] + model_seconds
-
-    @property
-    def _now(self) -> tuple[float, float]:
-        return time.monotonic() - self._started, self._stopwatch.seconds
-
-    def finish(self, status: str) -> None:
-        """Everything is on disk; the completion mark comes last."""
-        self.flush()
-        if self._run is not None:
-            self._run.spend(*self._now)
-            self._run.complete(status)
 
 
 def _split_options(
@@ -248,7 +220,7 @@ def _spec(question: Question, engine: Engine, feature: Feature[Reply], sampling:
         "method": question.method.to_json(),
         "labels": question.labels,
     }
-    return Spec(identity=identity, target=asdict(target), provenance=_provenance())
+    return Spec(identity=identity, target=asdict(target), provenance=provenance())
 
 
 def _asked(question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling) -> dict[str, JSON]:
@@ -263,13 +235,6 @@ def _asked(question: Question, engine: Engine, feature: Feature[Reply], sampling
         "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
         "seed": question.seed,
     }
-
-
-def _provenance() -> dict[str, JSON]:
-    """With what the run was made; a change between two sittings is mentioned, not refused."""
-    loaded = [name for name in ("numpy", "torch", "transformers") if name in sys.modules]
-    versions: dict[str, JSON] = {name: metadata.version(name) for name in ("blinkscope", *loaded)}
-    return {"versions": versions, "python": platform.python_version(), "machine": platform.platform()}
 
 
 def _writer(

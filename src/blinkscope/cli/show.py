@@ -8,14 +8,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.report.html import write_report
-from blinkscope.report.terminal import print_trace
+from blinkscope.report.terminal import print_survey, print_trace
 from blinkscope.session import stored
+from blinkscope.studies.survey import stored_survey
 
 
 def command(arguments: argparse.Namespace) -> int:
-    write(stored(arguments.run, **target_changes(arguments)), arguments)
+    changes = target_changes(arguments)
+    survey = stored_survey(arguments.run, **changes) if arguments.item is None else None
+    if survey is None:
+        write(stored(arguments.run, item=arguments.item, **changes), arguments)
+        return 0
+    if arguments.report:
+        raise UserError(f"{arguments.run} holds a study; a report shows one generation, chosen with --item ID.")
+    if arguments.json:
+        print(json.dumps(survey.to_json(), allow_nan=False))
+    else:
+        print_survey(survey, sys.stdout)
     return 0
 
 

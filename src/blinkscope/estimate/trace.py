@@ -112,6 +112,7 @@ class Trace:
         that the engine could not list.
     truth: the exact curve on the same rows and labels, where the model's law is known.
     notes: what a reader should know before trusting the numbers.
+    comparison: the curve that recorded forks predict beside recorded free continuations; None without such a record.
     """
 
     settings: Mapping[str, JSON]
@@ -127,6 +128,7 @@ class Trace:
     unrecorded_weight: float = 0.0
     truth: Float[np.ndarray, "rows labels"] | None = None
     notes: tuple[str, ...] = ()
+    comparison: Mapping[str, JSON] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -251,6 +253,7 @@ class Trace:
             "unrecorded_weight": self.unrecorded_weight,
             "truth": None if self.truth is None else {"mean": self.truth.tolist()},
             "notes": list(self.notes),
+            "comparison": self.comparison,
             "cost": {
                 "continuations": self.cost.continuations,
                 "generated_tokens": self.cost.generated_tokens,

@@ -144,6 +144,18 @@ def error(trace: Trace) -> str:
     return f"{largest}{stopped}{left_out}{unlisted}"
 
 
+def agreement(comparison: Mapping[str, JSON]) -> str:
+    """How well recorded forks predict recorded free continuations, in a line."""
+    said = {name: value for name, value in comparison.items() if isinstance(value, (int, float))}
+    parts = [f"correlation {said['correlation']:.3f}" if "correlation" in said else "nothing varies"]
+    if "spread" in said:
+        parts.append(
+            f"z-scores of {said['compared']:,} undecided shares have spread {said['spread']:.2f}, "
+            f"{said['beyond_2']:.1%} of them beyond 2"
+        )
+    return f"Forks against free continuations: {'; '.join(parts)}."
+
+
 def settings(trace: Trace) -> str:
     """Model, feature, method, sampling and seed, in a line."""
     said = trace.settings

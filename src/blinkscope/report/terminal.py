@@ -5,8 +5,8 @@ Everything that comes from a model goes through ``visible`` first and reaches ri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from blinkscope.estimate.trace import Trace
 from blinkscope.report import summary
@@ -16,6 +16,8 @@ from blinkscope.window import TokenWindow
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
+
+    from blinkscope.studies.survey import Finding, Survey
 
 TABLE_FROM = 100  # columns; below, each window is a paragraph
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -65,7 +67,86 @@ def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> li
         parts += [Text(), listed]
     parts += [Text(), Text(summary.cost(trace)), Text(summary.error(trace))]
     parts += [Text(f"Note: {visible(note, keep='')}") for note in trace.notes]
+    if trace.comparison is not None:
+        parts += [Text(), Text(summary.agreement(trace.comparison)), *_furthest(trace.comparison)]
     return parts
+
+
+def _furthest(comparison: Mapping[str, Any], most: int = 5) -> list[RenderableType]:
+    """Where forks and free continuations are furthest apart, in their standard errors."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    places = [(row, column) for row, zs in enumerate(comparison["z"]) for column, z in enumerate(zs) if z is not None]
+    places.sort(key=lambda place: -abs(comparison["z"][place[0]][place[1]]))
+    if not places:
+        return []
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("tokens kept", "label", "predicted", "observed", "z"):
+        table.add_column(heading, justify="left" if heading == "label" else "right")
+    for row, column in places[:most]:
+        predicted, observed = (
+            f"{comparison[name][row][column]:.2f} ± {comparison[name + '_error'][row][column]:.2f}"
+            for name in ("predicted", "observed")
+        )
+        label = shortened(comparison["labels"][column], summary.LABEL_WIDTH)
+        cells = (str(comparison["positions"][row]), label, predicted, observed, f"{comparison['z'][row][column]:+.1f}")
+        table.add_row(*(Text(cell) for cell in cells))
+    return [Text("Furthest apart:"), table]
+
+
+def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> None:
+    """Write what a study found for a person to read: a line for each item, and the sums."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("item", "tokens", "labels", "final label", "windows", "error", "drawn", ""):
+        table.add_column(heading, justify="right" if heading in ("tokens", "labels", "error", "drawn") else "left")
+    for finding in survey.findings:
+        table.add_row(*(Text(cell) for cell in _finding_cells(finding)))
+    said, settings = survey.summary, survey.settings
+    share = said["share_with_window"]
+    lines = [
+        f"{said['with_window']:,} of {said['analysed']:,} generations have a window"
+        + (f" ({share:.0%})." if share is not None else "."),
+        f"{said['continuations']:,} continuations, {said['generated_tokens']:,} generated tokens; "
+        f"{said['reached_error']:,} reached the error of {survey.target.error:g}.",
+    ]
+    if survey.status != "complete":
+        lines.append("The study is not finished; the same command goes on with it.")
+    if survey.agreement is not None:
+        lines.append(summary.agreement(survey.agreement.to_json()))
+    heading = " · ".join(str(settings[name]) for name in ("model", "method") if settings.get(name))
+    with console.capture() as written:
+        console.print(Text(visible(f"{heading} · seed {settings.get('seed')}", keep=""), style="dim"))
+        console.print(table)
+        for line in lines:
+            console.print(Text(line))
+    shown = (line.rstrip(" ") for line in written.get().rstrip("\n").split("\n"))
+    file.write(_encodable("\n".join(shown) + "\n", file))
+
+
+def _finding_cells(finding: Finding) -> tuple[str, ...]:
+    name = shortened(finding.item, summary.LABEL_WIDTH)
+    if not finding.analysed:
+        return (name, "", "", "", "", "", "", shortened(finding.failure or finding.status, 60))
+    windows = ", ".join(f"{w['start']} → {w['end']}" for w in finding.windows[:3])
+    more = f" and {len(finding.windows) - 3} more" if len(finding.windows) > 3 else ""
+    return (
+        name,
+        f"{finding.tokens:,}",
+        f"{len(finding.labels)}",
+        shortened(finding.final_label, summary.LABEL_WIDTH),
+        windows + more or "none",
+        f"{finding.error:.3f}",
+        f"{finding.continuations:,}",
+        "" if finding.status == "complete" else finding.status,
+    )
 
 
 def marked(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> Text:

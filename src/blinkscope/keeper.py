@@ -1,0 +1,117 @@
+"""Draws on their way into a run file, one generation at a time."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from blinkscope.estimate.record import PathRecord
+from blinkscope.estimate.source import JSON, Draw
+from blinkscope.runs.spec import Spec
+from blinkscope.runs.store import Run
+
+FLUSH_SECONDS = 0.5
+
+
+class Keeper:
+    """Draws of one generation and the time they take, on their way into a run; without a run they are only counted.
+
+    A draw is durable half a second after it was finished at the latest, so that small batches do not wait for the disk.
+
+    generation: number of the generation within its run. model_seconds: how long the model has worked so far.
+    """
+
+    def __init__(
+        self, run: Run | None, generation: int = 0, model_seconds: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.generation = generation
+        self._run = run
+        self._model_seconds = model_seconds
+        self._started = time.monotonic()
+        self._before = run.spent(generation) if run else (0.0, 0.0)
+        self._waiting: list[Draw] = []
+        self._flushed = time.monotonic()
+        self.known: Mapping[tuple[int, int], Draw] = run.draws(generation) if run else {}
+        document = run.document(named("path", generation)) if run else None
+        self.record = None if document is None else PathRecord.from_json(document)
+        self.notes: tuple[str, ...] = ()
+        if run is not None:
+            changed = "; ".join(str(difference) for difference in run.provenance_changes)
+            self.notes = (*run.notes, *([f"the run goes on under other conditions: {changed}"] if changed else []))
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def put(self, record: PathRecord, **documents: Mapping[str, JSON]) -> None:
+        """Store the record, and with it documents of the same generation; the record comes last."""
+        if self._run is not None:
+            for name, content in documents.items():
+                if self._run.document(named(name, self.generation)) is None:
+                    self._run.put_document(named(name, self.generation), content)
+            self._run.put_document(named("path", self.generation), record.to_json())
+
+    def add(self, draw: Draw) -> None:
+        self._waiting.append(draw)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._run is not None and self._waiting:
+            self._run.add(self._waiting, self.generation)
+            self._run.spend(*self._now, self.generation)
+        self._waiting = []
+        self._flushed = time.monotonic()
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Seconds so far, earlier sittings included, and those of them that the model took."""
+        seconds, model_seconds = self._now
+        return self._before[0] + seconds, self._before[1] + model_seconds
+
+    @property
+    def _now(self) -> tuple[float, float]:
+        return time.monotonic() - self._started, self._model_seconds()
+
+    def settle(self) -> None:
+        """Everything of this generation is on disk, the time it took too."""
+        self.flush()
+        if self._run is not None:
+            self._run.spend(*self._now, self.generation)
+
+    def finish(self, status: str) -> None:
+        """Everything is on disk; the completion mark of the whole run comes last."""
+        self.settle()
+        if self._run is not None:
+            self._run.complete(status)
+
+
+@contextmanager
+def keeping(
+    path: str | Path | None, spec: Spec, model_seconds: Callable[[], float] = lambda: 0.0
+) -> Iterator[Keeper]:
+    """The keeper of a run of one generation; a run file is begun or gone on with, and closed at the end."""
+    if path is None:
+        yield Keeper(None, 0, model_seconds)
+        return
+    with Run.create_or_open(Path(path), spec) as run, Keeper(run, 0, model_seconds) as keeper:
+        yield keeper
+
+
+def named(document: str, generation: int) -> str:
+    """The name under which a run keeps a document of one of its generations."""
+    return f"{document} {generation}" if generation else document
+
+
+def provenance() -> dict[str, JSON]:
+    """With what the run is made; a change between two sittings is mentioned, not refused."""
+    loaded = [name for name in ("numpy", "torch", "transformers") if name in sys.modules]
+    versions: dict[str, JSON] = {name: metadata.version(name) for name in ("blinkscope", *loaded)}
+    return {"versions": versions, "python": platform.python_version(), "machine": platform.platform()}

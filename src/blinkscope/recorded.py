@@ -1,0 +1,152 @@
+"""The analysis of recorded rollouts: what ``session`` does for a model, for ``replay:FILE``.
+
+A recording brings its prompt, its labels and all its continuations along, so there is nothing to sample and nothing to
+label. Outcomes are drawn without replacement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blinkscope.converters import read_recorded
+from blinkscope.errors import UserError
+from blinkscope.estimate import loop
+from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.record import MethodOptions
+from blinkscope.estimate.source import JSON
+from blinkscope.estimate.trace import Target, Trace
+from blinkscope.keeper import Keeper, keeping, provenance
+from blinkscope.question import check_labels_and_seed
+from blinkscope.replay import default_method, limited, record_of, source_of
+from blinkscope.replay_comparison import comparison_of
+from blinkscope.replay_formats import Item, item_to_json, select
+from blinkscope.runs.spec import Spec
+from blinkscope.session import Plan
+
+SCHEME = "replay:"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How recorded generations are read.
+
+    method: None takes off-path forks where an item has some, else its free continuations; a name takes that method
+        where and as often as something was recorded.
+    labels: most labels kept apart.
+    """
+
+    method: MethodOptions | str | None = None
+    seed: int = 0
+    labels: int = 12
+
+    def __post_init__(self) -> None:
+        check_labels_and_seed(self.labels, self.seed)
+        if isinstance(self.method, str):
+            MethodOptions(self.method)  # refuses what there is not
+
+    def method_for(self, item: Item) -> MethodOptions:
+        return self.method if isinstance(self.method, MethodOptions) else default_method(item, self.method)
+
+    def to_json(self) -> dict[str, JSON]:
+        method = self.method.to_json() if isinstance(self.method, MethodOptions) else self.method
+        return {"method": method, "seed": self.seed, "labels": self.labels}
+
+
+def locate_recorded(
+    model: str,
+    item: str | None,
+    *,
+    target: Target | None = None,
+    run: str | Path | None = None,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Trace:
+    """Say where a recorded generation was decided; see ``locate``.
+
+    Parameters
+    ----------
+    model : ``replay:FILE``.
+    item : id of the generation; None takes the first of the file.
+    options : fields of ``Reading`` and of ``Target``; all others belong to models that can be sampled from.
+    """
+    reading, target = split_options(target, options)
+    name, chosen = name_of(model), select(read_recorded(file_of(model)), item)
+    with keeping(run, spec_of(name, [chosen], reading, target)) as keeper:
+        trace = analyse(chosen, reading, target, name, keeper, announce=announce, watch=watch)
+        keeper.finish(trace.status)
+    return trace
+
+
+def analyse(
+    item: Item,
+    reading: Reading,
+    target: Target,
+    model: str,
+    keeper: Keeper,
+    *,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> Trace:
+    """The result for one item; what is drawn goes through the keeper."""
+    record = keeper.record
+    if record is None:
+        record = record_of(item, reading.method_for(item), seed=reading.seed, labels=reading.labels, model=model)
+        record = limited(replace(record, generation=keeper.generation), item)
+        keeper.put(record, item=item_to_json(item))
+    announce(Plan(record, record.prediction(target), len(keeper.known), keeper.notes))
+    outcome = loop.run(
+        source_of(item, record),
+        record.method_of_loop(target),
+        target,
+        known=keeper.known,
+        record=keeper.add,
+        watch=watch,
+    )
+    keeper.settle()
+    trace = record.trace(outcome, target, seconds=keeper.spent[0])
+    return replace(trace, comparison=comparison_of(item, record.labels))
+
+
+def split_options(target: Target | None, options: Mapping[str, Any]) -> tuple[Reading, Target]:
+    """What is asked for, by name, as ``Reading`` and ``Target``; a target's fields replace those of ``target``."""
+    of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
+    of_reading = {name: value for name, value in options.items() if name not in of_target}
+    for name in of_reading:
+        if name not in Reading.__dataclass_fields__:
+            raise UserError(
+                f"{name} makes no sense with recorded rollouts, whose prompt, labels and sampling are their own; leave "
+                f"it out. There are {', '.join((*Reading.__dataclass_fields__, *Target.__dataclass_fields__))}."
+            )
+    return Reading(**of_reading), replace(target or Target(), **of_target)
+
+
+def spec_of(model: str, items: Sequence[Item], reading: Reading, target: Target, **more: JSON) -> Spec:
+    """What a run file says of these items: their ids with digests of their content, so that a change is noticed."""
+    digests: dict[str, JSON] = {item.id: digest_of(item) for item in items}
+    identity: dict[str, JSON] = {"model": model, "items": digests, **reading.to_json(), **more}
+    return Spec(identity=identity, target=asdict(target), provenance=provenance())
+
+
+def digest_of(item: Item) -> str:
+    """SHA-256 of an item's content, whatever file it stands in."""
+    text = json.dumps(item_to_json(item), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def file_of(model: str) -> Path:
+    """The file that ``replay:FILE`` names."""
+    name = model.removeprefix(SCHEME)
+    if not name:
+        raise UserError("replay: needs a file of recorded rollouts after it: replay:FILE.")
+    return Path(name)
+
+
+def name_of(model: str) -> str:
+    """The model as results spell it, without the folder of its file."""
+    return f"{SCHEME}{file_of(model).name}"

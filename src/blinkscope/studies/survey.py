@@ -1,0 +1,178 @@
+"""What a study found: one finding for each of its items, read from the run file or handed over as they come.
+
+A study's run file holds all its generations, item i under number i. The finding of an item for a target is stored when
+the item is finished, so a study that goes on does not compute it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.source import JSON
+from blinkscope.estimate.trace import SCHEMA, Target, Trace
+from blinkscope.keeper import named
+from blinkscope.replay_comparison import Agreement, agreement, compare_with_resamples
+from blinkscope.replay_formats import item_from_json
+from blinkscope.runs.store import Run
+from blinkscope.session import items_of, stored_generation, target_of
+
+WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one item.
+
+    status: that of its trace; ``failed`` with the reason in ``failure``, or ``waiting`` where nothing was done yet.
+    windows: as in the JSON of a trace, without the label laws. error: largest standard deviation of the curve.
+    """
+
+    item: str
+    status: str
+    failure: str | None = None
+    tokens: int = 0
+    labels: tuple[str, ...] = ()
+    final_label: str = ""
+    windows: tuple[Mapping[str, JSON], ...] = ()
+    error: float = 0.0
+    unrecorded_weight: float = 0.0
+    continuations: int = 0
+    generated_tokens: int = 0
+
+    @classmethod
+    def of(cls, item: str, trace: Trace) -> Finding:
+        said = ("start", "end", "text", "change", "low", "high", "probability", "direction")
+        return cls(
+            item=item,
+            status=trace.status,
+            tokens=len(trace.steps),
+            labels=trace.labels,
+            final_label=trace.final_label,
+            windows=tuple({name: window[name] for name in said} for window in trace.to_json()["windows"]),
+            error=trace.error["reached_max"],
+            unrecorded_weight=trace.unrecorded_weight,
+            continuations=trace.cost.continuations,
+            generated_tokens=trace.cost.generated_tokens,
+        )
+
+    @classmethod
+    def from_json(cls, document: Any) -> Finding:
+        """The finding that ``asdict`` made a document of."""
+        try:
+            return cls(**{**document, "labels": tuple(document["labels"]), "windows": tuple(document["windows"])})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"the run file's finding cannot be read ({error}).") from None
+
+    @property
+    def analysed(self) -> bool:
+        return self.status not in ("failed", WAITING)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All findings of a study, in the order of its items.
+
+    settings: what was asked, for display. agreement: of forks with free continuations over all items that hold both.
+    """
+
+    study: str
+    status: str
+    settings: Mapping[str, JSON]
+    target: Target
+    findings: tuple[Finding, ...]
+    agreement: Agreement | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``study --json``; it depends on the draws alone."""
+        return {
+            "schema": SCHEMA,
+            "study": self.study,
+            "status": self.status,
+            **self.settings,
+            "target": asdict(self.target),
+            "summary": self.summary,
+            "comparison": None if self.agreement is None else self.agreement.to_json(),
+            "items": [asdict(finding) for finding in self.findings],
+        }
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Counts over the items; shares are of those that were analysed."""
+        done = [finding for finding in self.findings if finding.analysed]
+        listed = [finding for finding in done if finding.windows]
+        return {
+            "items": len(self.findings),
+            "analysed": len(done),
+            "with_window": len(listed),
+            "share_with_window": len(listed) / len(done) if done else None,
+            "reached_error": sum(finding.error <= self.target.error for finding in done),
+            "continuations": sum(finding.continuations for finding in done),
+            "generated_tokens": sum(finding.generated_tokens for finding in done),
+            "failures": {f.item: f.failure for f in self.findings if f.failure is not None},
+        }
+
+
+def stored_survey(path: str | Path, **changes: Any) -> Survey | None:
+    """What a study's run file holds, computed without its model; None for a run of a single generation.
+
+    ``changes`` replace fields of its ``Target``.
+    """
+    with Run.open(Path(path)) as run:
+        if "study" not in run.spec.identity:
+            return None
+        return survey_of(run, replace(target_of(run), **changes))
+
+
+def survey_of(run: Run, target: Target) -> Survey:
+    """The findings in an open run."""
+    findings = tuple(_finding(run, number, item, target) for number, item in enumerate(items_of(run)))
+    finished = all(finding.status not in (WAITING, "interrupted") for finding in findings)
+    identity = run.spec.identity
+    return Survey(
+        study=str(identity["study"]),
+        status="complete" if finished else "interrupted",
+        settings={name: identity.get(name) for name in ("model", "method", "seed")},
+        target=target,
+        findings=findings,
+        agreement=_agreement(run, len(findings)),
+    )
+
+
+def stored_finding(run: Run, number: int, target: Target) -> Finding | None:
+    """The finding that was stored when the item was finished for exactly this target."""
+    document = run.document(_name(number, target))
+    return None if document is None else Finding.from_json(document)
+
+
+def store_finding(run: Run, number: int, target: Target, finding: Finding) -> None:
+    run.put_document(_name(number, target), asdict(finding))
+
+
+def _name(number: int, target: Target) -> str:
+    key = hashlib.sha256(json.dumps(asdict(target), sort_keys=True).encode()).hexdigest()[:16]
+    return f"finding {number} {key}"
+
+
+def _finding(run: Run, number: int, item: str, target: Target) -> Finding:
+    found = stored_finding(run, number, target)
+    if found is not None:
+        return found
+    if run.document(named("path", number)) is None:
+        return Finding(item, WAITING)
+    return Finding.of(item, stored_generation(run, number, target))
+
+
+def _agreement(run: Run, items: int) -> Agreement | None:
+    comparisons = []
+    for number in range(items):
+        document = run.document(named("item", number))
+        item = None if document is None else item_from_json(document)
+        if item is not None and item.forks and any(entry.position < len(item.tokens) for entry in item.resamples):
+            comparisons.append(compare_with_resamples(item))
+    return agreement(comparisons) if comparisons else None
