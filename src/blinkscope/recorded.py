@@ -17,7 +17,7 @@ from blinkscope.converters import read_recorded
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop
 from blinkscope.estimate.loop import Progress
-from blinkscope.estimate.record import MethodOptions
+from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.keeper import Keeper, keeping, provenance
@@ -49,8 +49,11 @@ class Reading:
         if isinstance(self.method, str):
             MethodOptions(self.method)  # refuses what there is not
 
-    def method_for(self, item: Item) -> MethodOptions:
-        return self.method if isinstance(self.method, MethodOptions) else default_method(item, self.method)
+    def record(self, item: Item, model: str, generation: int = 0) -> PathRecord:
+        """What the analysis of the item needs; an item that this method cannot read is refused."""
+        method = self.method if isinstance(self.method, MethodOptions) else default_method(item, self.method)
+        record = record_of(item, method, seed=self.seed, labels=self.labels, model=model)
+        return limited(replace(record, generation=generation), item)
 
     def to_json(self) -> dict[str, JSON]:
         method = self.method.to_json() if isinstance(self.method, MethodOptions) else self.method
@@ -78,26 +81,23 @@ def locate_recorded(
     reading, target = split_options(target, options)
     name, chosen = name_of(model), select(read_recorded(file_of(model)), item)
     with keeping(run, spec_of(name, [chosen], reading, target)) as keeper:
-        trace = analyse(chosen, reading, target, name, keeper, announce=announce, watch=watch)
+        record = keeper.record or reading.record(chosen, name)
+        trace = analyse(chosen, record, target, keeper, announce=announce, watch=watch)
         keeper.finish(trace.status)
     return trace
 
 
 def analyse(
     item: Item,
-    reading: Reading,
+    record: PathRecord,
     target: Target,
-    model: str,
     keeper: Keeper,
     *,
     announce: Callable[[Plan], None] = lambda plan: None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Trace:
     """The result for one item; what is drawn goes through the keeper."""
-    record = keeper.record
-    if record is None:
-        record = record_of(item, reading.method_for(item), seed=reading.seed, labels=reading.labels, model=model)
-        record = limited(replace(record, generation=keeper.generation), item)
+    if keeper.record is None:
         keeper.put(record, item=item_to_json(item))
     announce(Plan(record, record.prediction(target), len(keeper.known), keeper.notes))
     outcome = loop.run(

@@ -6,7 +6,6 @@ worth most, labels them, and returns a ``Trace``. ``stored`` computes the same r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path as FilePath

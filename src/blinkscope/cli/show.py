@@ -11,7 +11,8 @@ from typing import Any
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.report.html import write_report
-from blinkscope.report.terminal import print_survey, print_trace
+from blinkscope.report.survey import print_survey
+from blinkscope.report.terminal import print_trace
 from blinkscope.session import stored
 from blinkscope.studies.survey import stored_survey
 

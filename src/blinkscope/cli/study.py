@@ -9,7 +9,7 @@ import sys
 from blinkscope.cli.locate import recorded_method
 from blinkscope.cli.show import target_changes
 from blinkscope.report.progress import progress_display
-from blinkscope.report.terminal import print_survey
+from blinkscope.report.survey import print_survey
 from blinkscope.studies.replay import study_replay
 
 

@@ -126,7 +126,9 @@ def data_block(data: Mapping[str, Any]) -> str:
 
 def report_data(trace: Trace) -> dict[str, Any]:
     """What the page of one generation shows: the result's JSON, its settings apart, and texts of the continuations."""
-    result = {name: value for name, value in trace.to_json().items() if name not in trace.settings and name != "forks"}
+    elsewhere = {*trace.settings, "forks", "comparison"}
+    result = {name: value for name, value in trace.to_json().items() if name not in elsewhere}
+    agreement = [] if trace.comparison is None else [summary.agreement(trace.comparison)]
     excerpt, continuations = _fitting_excerpts(trace)
     index = trace.posterior.index
     width = trace.target.max_width or default_max_width(len(trace.steps))
@@ -134,6 +136,7 @@ def report_data(trace: Trace) -> dict[str, Any]:
         **result,
         "settings": dict(trace.settings),
         "question": question(trace.settings.get("prompt")),
+        "notes": [*trace.notes, *agreement],
         "answer": answer(trace),
         "finding": finding(trace),
         "target": {"delta": trace.target.delta, "max_width": width, "level": trace.target.level},

@@ -56,7 +56,7 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
     if windows:
         certain = sum(window.certain for window in windows)
         return f"{len(windows)} windows, {certain or 'none'} of them certain (probability {CERTAIN_FROM:g} or more)."
-    if trace.steps and all(step.off_path == 0 for step in trace.steps):
+    if trace.steps and not trace.draws and all(step.off_path == 0 for step in trace.steps):
         return "No window: this sampler cannot fork."
     final = shortened(trace.final_label, LABEL_WIDTH)
     if trace.draws and all(draw.label == trace.final_label for draw in trace.draws):

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-    from blinkscope.studies.survey import Finding, Survey
-
 TABLE_FROM = 100  # columns; below, each window is a paragraph
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 CERTAIN, LIKELY = "bold black on yellow", "bold underline"
@@ -37,11 +35,16 @@ def print_trace(trace: Trace, file: IO[str], *, width: int | None = None) -> Non
 
     console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
     windows = trace.windows()
+    write_parts(_parts(trace, windows, console), console)
+
+
+def write_parts(parts: Sequence[RenderableType], console: Console) -> None:
+    """Write to the console's file, with no space at the ends of lines and with what the file's encoding lacks."""
     with console.capture() as written:
-        for part in _parts(trace, windows, console):
+        for part in parts:
             console.print(part)
     lines = (line.rstrip(" ") for line in written.get().rstrip("\n").split("\n"))
-    file.write(_encodable("\n".join(lines) + "\n", file))
+    console.file.write(encodable("\n".join(lines) + "\n", console.file))
 
 
 def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> list[RenderableType]:
@@ -96,65 +99,12 @@ def _furthest(comparison: Mapping[str, Any], most: int = 5) -> list[RenderableTy
     return [Text("Furthest apart:"), table]
 
 
-def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> None:
-    """Write what a study found for a person to read: a line for each item, and the sums."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("item", "tokens", "labels", "final label", "windows", "error", "drawn", ""):
-        table.add_column(heading, justify="right" if heading in ("tokens", "labels", "error", "drawn") else "left")
-    for finding in survey.findings:
-        table.add_row(*(Text(cell) for cell in _finding_cells(finding)))
-    said, settings = survey.summary, survey.settings
-    share = said["share_with_window"]
-    lines = [
-        f"{said['with_window']:,} of {said['analysed']:,} generations have a window"
-        + (f" ({share:.0%})." if share is not None else "."),
-        f"{said['continuations']:,} continuations, {said['generated_tokens']:,} generated tokens; "
-        f"{said['reached_error']:,} reached the error of {survey.target.error:g}.",
-    ]
-    if survey.status != "complete":
-        lines.append("The study is not finished; the same command goes on with it.")
-    if survey.agreement is not None:
-        lines.append(summary.agreement(survey.agreement.to_json()))
-    heading = " · ".join(str(settings[name]) for name in ("model", "method") if settings.get(name))
-    with console.capture() as written:
-        console.print(Text(visible(f"{heading} · seed {settings.get('seed')}", keep=""), style="dim"))
-        console.print(table)
-        for line in lines:
-            console.print(Text(line))
-    shown = (line.rstrip(" ") for line in written.get().rstrip("\n").split("\n"))
-    file.write(_encodable("\n".join(shown) + "\n", file))
-
-
-def _finding_cells(finding: Finding) -> tuple[str, ...]:
-    name = shortened(finding.item, summary.LABEL_WIDTH)
-    if not finding.analysed:
-        return (name, "", "", "", "", "", "", shortened(finding.failure or finding.status, 60))
-    windows = ", ".join(f"{w['start']} → {w['end']}" for w in finding.windows[:3])
-    more = f" and {len(finding.windows) - 3} more" if len(finding.windows) > 3 else ""
-    return (
-        name,
-        f"{finding.tokens:,}",
-        f"{len(finding.labels)}",
-        shortened(finding.final_label, summary.LABEL_WIDTH),
-        windows + more or "none",
-        f"{finding.error:.3f}",
-        f"{finding.continuations:,}",
-        "" if finding.status == "complete" else finding.status,
-    )
-
-
 def marked(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> Text:
     """The generation with its windows marked: by colour, or by brackets, which the text itself then cannot hold."""
     from rich.text import Text
 
     coloured = console.is_terminal and console.color_system is not None and not console.no_color
-    fancy = _encodable("⟦⟧¹", console.file) == "⟦⟧¹"
+    fancy = encodable("⟦⟧¹", console.file) == "⟦⟧¹"
     opening, closing = ("⟦", "⟧") if fancy else ("[[", "]]")
     text = Text()
     for segment in summary.segments(trace, windows):
@@ -221,7 +171,7 @@ def _change(window: TokenWindow) -> str:
     return f"{window.change:.2f} [{window.low:.2f}, {window.high:.2f}]"
 
 
-def _encodable(text: str, file: IO[str]) -> str:
+def encodable(text: str, file: IO[str]) -> str:
     """The text with what the file's encoding cannot hold spelled out."""
     encoding = getattr(file, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

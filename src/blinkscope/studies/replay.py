@@ -43,11 +43,13 @@ def study_replay(
             if stored_finding(file, number, target) is not None:
                 continue
             begin(number, len(items), item)
-            try:
-                with Keeper(file, number) as keeper:
-                    finding = Finding.of(item.id, analyse(item, reading, target, name, keeper, watch=watch))
-            except UserError as error:
-                finding = Finding(item.id, "failed", str(error))
+            with Keeper(file, number) as keeper:
+                try:
+                    record = keeper.record or reading.record(item, name, number)
+                except UserError as error:
+                    finding = Finding(item.id, "failed", str(error))
+                else:
+                    finding = Finding.of(item.id, analyse(item, record, target, keeper, watch=watch))
             if finding.status == "interrupted":
                 break
             store_finding(file, number, target, finding)

@@ -23,6 +23,7 @@ from blinkscope.runs.store import Run
 from blinkscope.session import items_of, stored_generation, target_of
 
 WAITING = "waiting"
+DEFAULT_LABELS = 12
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,18 @@ def survey_of(run: Run, target: Target) -> Survey:
     findings = tuple(_finding(run, number, item, target) for number, item in enumerate(items_of(run)))
     finished = all(finding.status not in (WAITING, "interrupted") for finding in findings)
     identity = run.spec.identity
+    method, labels = identity.get("method"), identity.get("labels")
     return Survey(
         study=str(identity["study"]),
         status="complete" if finished else "interrupted",
-        settings={name: identity.get(name) for name in ("model", "method", "seed")},
+        settings={
+            "model": identity.get("model"),
+            "method": method.get("name") if isinstance(method, dict) else method,
+            "seed": identity.get("seed"),
+        },
         target=target,
         findings=findings,
-        agreement=_agreement(run, len(findings)),
+        agreement=_agreement(run, len(findings), labels if isinstance(labels, int) else DEFAULT_LABELS),
     )
 
 
@@ -168,11 +174,11 @@ def _finding(run: Run, number: int, item: str, target: Target) -> Finding:
     return Finding.of(item, stored_generation(run, number, target))
 
 
-def _agreement(run: Run, items: int) -> Agreement | None:
+def _agreement(run: Run, items: int, labels: int) -> Agreement | None:
     comparisons = []
     for number in range(items):
         document = run.document(named("item", number))
         item = None if document is None else item_from_json(document)
         if item is not None and item.forks and any(entry.position < len(item.tokens) for entry in item.resamples):
-            comparisons.append(compare_with_resamples(item))
+            comparisons.append(compare_with_resamples(item, labels))
     return agreement(comparisons) if comparisons else None

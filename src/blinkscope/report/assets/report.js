@@ -384,8 +384,8 @@ const report = (() => {
     const error = "The largest posterior standard deviation over all rows and labels";
     const skipped = "Positions that can decide next to nothing were left out. This is the most that any row of the "
       + "curve can be off because of it.";
-    const unrecorded = "Alternatives that the model's interface did not list. This is the most that they can shift any "
-      + "row.";
+    const unrecorded = "Alternatives that were not recorded, or not listed by the model's interface. This is the "
+      + "most that they can shift any row.";
     return [
       ["Error reached", small(largest), `${error}; asked for ${small(asked)}. Root mean square: ${small(typical)}.`],
       ["Skipped weight", small(data.skipped_weight), skipped],

@@ -1,0 +1,66 @@
+"""What a study found, as a terminal shows it."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING
+
+from blinkscope.report import summary
+from blinkscope.report.terminal import write_parts
+from blinkscope.report.text import shortened, visible
+
+if TYPE_CHECKING:
+    from blinkscope.studies.survey import Finding, Survey
+
+
+def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> None:
+    """Write what a study found for a person to read: a line for each item, and the sums."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("item", no_wrap=True)  # what --item takes
+    for heading in ("tokens", "labels", "final label", "windows", "error", "drawn", ""):
+        table.add_column(heading, justify="right" if heading in ("tokens", "labels", "error", "drawn") else "left")
+    for finding in survey.findings:
+        table.add_row(*(Text(cell) for cell in _finding_cells(finding)))
+    said, settings = survey.summary, survey.settings
+    share = said["share_with_window"]
+    lines = [
+        f"{said['with_window']:,} of {said['analysed']:,} generations have a window"
+        + (f" ({share:.0%})." if share is not None else "."),
+        f"{said['continuations']:,} continuations, {said['generated_tokens']:,} generated tokens; "
+        f"{said['reached_error']:,} reached the error of {survey.target.error:g}.",
+    ]
+    if survey.status != "complete":
+        lines.append("The study is not finished; the same command goes on with it.")
+    lines += [
+        f"{visible(finding.item, keep='')}: {visible(finding.failure, keep='')}"
+        for finding in survey.findings
+        if finding.failure is not None
+    ]
+    if survey.agreement is not None:
+        lines.append(summary.agreement(survey.agreement.to_json()))
+    heading = " · ".join(str(settings[name]) for name in ("model", "method") if settings.get(name))
+    top = Text(visible(f"{heading} · seed {settings.get('seed')}", keep=""), style="dim")
+    write_parts([top, table, *map(Text, lines)], console)
+
+
+def _finding_cells(finding: Finding) -> tuple[str, ...]:
+    name = visible(finding.item, keep="")
+    if not finding.analysed:
+        return (name, "", "", "", "", "", "", finding.status)
+    windows = ", ".join(f"{w['start']}→{w['end']}" for w in finding.windows[:3])
+    more = f" and {len(finding.windows) - 3} more" if len(finding.windows) > 3 else ""
+    return (
+        name,
+        f"{finding.tokens:,}",
+        f"{len(finding.labels)}",
+        shortened(finding.final_label, summary.LABEL_WIDTH),
+        windows + more or "none",
+        f"{finding.error:.3f}",
+        f"{finding.continuations:,}",
+        "" if finding.status == "complete" else finding.status,
+    )
