@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blinkscope import replay_formats
-from blinkscope.converters import from_pivotal_tokens, from_sentences
+from blinkscope.converters import from_pivotal_tokens, from_sentences, read_recorded
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop, streams
 from blinkscope.estimate.record import MethodOptions, PathRecord
@@ -31,6 +31,7 @@ from blinkscope.replay import (
     _spread_uniforms,
     default_method,
     labels_of,
+    limited,
     record_of,
     recorded_law,
     source_of,
@@ -476,13 +477,60 @@ def test_free_continuations_alone_are_read_row_by_row() -> None:
         record_of(direct, MethodOptions())
 
 
+def test_the_record_knows_how_many_draws_there_are(umbrella: Item) -> None:
+    record = limited(record_of(umbrella, seed=4), umbrella)
+    source = source_of(umbrella, record)
+    assert record.limits == tuple(source.limit(key) for key, _ in record.strata)
+    assert [stratum.limit for stratum in record.places] == list(record.limits)
+    # Replicates are dealt to the halves in turn, so their rooms add up.
+    assert all(stratum.room(0) + stratum.room(1) == stratum.limit for stratum in record.places)
+    document = json.loads(json.dumps(record.to_json()))
+    assert PathRecord.from_json(document) == record
+    for name in ("limits", "unrecorded"):  # of a run file from before there were any
+        del document[name]
+    assert PathRecord.from_json(document).places == record_of(umbrella, seed=4).places
+    prediction = record.prediction(Target(error=0.001))
+    assert prediction.continuations == sum(record.limits)
+    assert record_of(umbrella).prediction(Target(error=0.001)).continuations > 1000
+
+
+def test_an_analysis_ends_when_the_outcomes_run_out(umbrella: Item) -> None:
+    record, target = limited(record_of(umbrella), umbrella), Target(error=0.01)
+    outcome = loop.run(source_of(umbrella, record), record.method_of_loop(target), target)
+    assert (outcome.status, outcome.ran_out) == ("budget", True)
+    trace = record.trace(outcome, target)
+    assert trace.notes[-1].startswith("the recorded outcomes have run out")
+    assert trace.unrecorded_weight == pytest.approx(0.19)
+    assert trace.skipped_weight == 0
+    known = {(draw.stratum, draw.replicate): draw for draw in outcome.draws}
+    again = record.trace(loop.run(None, record.method_of_loop(target), target, known=known), target)
+    assert again.to_json() == trace.to_json()
+    rough = Target(error=0.3)
+    outcome = loop.run(source_of(umbrella, record), record.method_of_loop(rough), rough)
+    assert record.trace(outcome, rough).notes == record.notes
+    grid = limited(record_of(umbrella, default_method(umbrella, "grid")), umbrella)
+    assert grid.unrecorded == 0
+    assert (grid.method.fractions, grid.method.resamples) == ((0.0, 0.4), 20)
+    with pytest.raises(UserError, match="no free continuations after 1 tokens"):
+        limited(record_of(umbrella, MethodOptions("grid", fractions=(0.2,))), umbrella)
+
+
+def test_every_format_is_known_by_its_first_row(tmp_path: Path) -> None:
+    assert read_recorded(FIXTURES / "rollouts.jsonl") == read_rollouts(FIXTURES / "rollouts.jsonl")
+    assert read_recorded(FIXTURES / "sentences.jsonl") == from_sentences(FIXTURES / "sentences.jsonl")
+    assert read_recorded(FIXTURES / "pivotal_tokens.jsonl") == from_pivotal_tokens(FIXTURES / "pivotal_tokens.jsonl")
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(UserError, match="holds no rollouts"):
+        read_recorded(tmp_path / "empty.jsonl")
+
+
 def test_a_method_that_looks_where_nothing_was_recorded_is_told_so(umbrella: Item) -> None:
     record = record_of(umbrella, MethodOptions("grid", resamples=4))
     target = Target()
     with pytest.raises(UserError, match="no continuations were recorded at position 1; use another method"):
         loop.run(source_of(umbrella, record), record.method_of_loop(target), target)
     ended = replace(umbrella, forks=(), resamples=umbrella.resamples[-1:])
-    with pytest.raises(UserError, match="continued after its last token only"):
+    with pytest.raises(UserError, match="has no free continuations from before its last token"):
         default_method(ended)
 
 
