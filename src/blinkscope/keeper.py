@@ -26,9 +26,7 @@ class Keeper:
     generation: number of the generation within its run. model_seconds: how long the model has worked so far.
     """
 
-    def __init__(
-        self, run: Run | None, generation: int = 0, model_seconds: Callable[[], float] = lambda: 0.0
-    ) -> None:
+    def __init__(self, run: Run | None, generation: int = 0, model_seconds: Callable[[], float] = lambda: 0.0) -> None:
         self.generation = generation
         self._run = run
         self._model_seconds = model_seconds
@@ -94,9 +92,7 @@ class Keeper:
 
 
 @contextmanager
-def keeping(
-    path: str | Path | None, spec: Spec, model_seconds: Callable[[], float] = lambda: 0.0
-) -> Iterator[Keeper]:
+def keeping(path: str | Path | None, spec: Spec, model_seconds: Callable[[], float] = lambda: 0.0) -> Iterator[Keeper]:
     """The keeper of a run of one generation; a run file is begun or gone on with, and closed at the end."""
     if path is None:
         yield Keeper(None, 0, model_seconds)

@@ -80,9 +80,9 @@ def locate_recorded(
     """
     reading, target = split_options(target, options)
     name, chosen = name_of(model), select(read_recorded(file_of(model)), item)
+    record = reading.record(chosen, name)  # before a file is begun for what cannot be read
     with keeping(run, spec_of(name, [chosen], reading, target)) as keeper:
-        record = keeper.record or reading.record(chosen, name)
-        trace = analyse(chosen, record, target, keeper, announce=announce, watch=watch)
+        trace = analyse(chosen, keeper.record or record, target, keeper, announce=announce, watch=watch)
         keeper.finish(trace.status)
     return trace
 

@@ -144,10 +144,15 @@ def test_a_study_holds_all_items_and_each_can_be_looked_at(folder: Path) -> None
     refused = blinkscope("report", "run.db", "-o", "all.html", cwd=folder)
     assert refused.returncode == 2
     assert "choose one with --item: 'umbrella', 'coin', 'direct'" in refused.stderr
-    # Done is done: nothing is drawn or computed again.
-    again = blinkscope(*asked, cwd=folder)
-    assert again.returncode == 0
+    # Done is done: nothing is drawn or computed again, in whatever order the items are given now.
+    lines = (folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "rollouts.jsonl").write_text("\n".join(reversed(lines)), encoding="utf-8")
+    again = blinkscope(*asked, "--json", cwd=folder)
+    assert same(json.loads(again.stdout), study)
     assert "item 1" not in again.stderr
+    assert [item["item"] for item in result(*asked, "--error", "0.2", cwd=folder)["items"]] == [
+        item["item"] for item in study["items"]
+    ]
 
 
 def test_an_item_that_cannot_be_read_is_counted_and_the_others_go_on(folder: Path) -> None:
@@ -213,7 +218,7 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(arguments: tuple[str, ..
     assert len(refused.stderr.strip().splitlines()) == 1
     assert refused.stderr.startswith("blinkscope: ")
     assert "\x1b" not in refused.stderr
-    assert [path for path in sorted(folder.iterdir()) if path.suffix != ".db"] == before
+    assert sorted(folder.iterdir()) == before
 
 
 def test_hostile_texts_of_a_sound_file_do_not_reach_the_terminal(folder: Path) -> None:

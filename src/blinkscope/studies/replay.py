@@ -14,6 +14,7 @@ from blinkscope.keeper import Keeper
 from blinkscope.recorded import analyse, file_of, name_of, spec_of, split_options
 from blinkscope.replay_formats import Item
 from blinkscope.runs.store import Run
+from blinkscope.session import items_of
 from blinkscope.studies.survey import Finding, Survey, store_finding, stored_finding, survey_of
 
 
@@ -37,9 +38,10 @@ def study_replay(
     options : fields of ``Reading`` (``method``, ``seed``, ``labels``) and of ``Target``.
     """
     reading, target = split_options(target, options)
-    name, items = name_of(model), read_recorded(file_of(model))
-    with Run.create_or_open(run, spec_of(name, items, reading, target, study="replay")) as file:
-        for number, item in enumerate(items):
+    name, items = name_of(model), {item.id: item for item in read_recorded(file_of(model))}
+    with Run.create_or_open(run, spec_of(name, [*items.values()], reading, target, study="replay")) as file:
+        # The numbers are those of the run file; the lines of the other one may have been put in another order since.
+        for number, item in enumerate(map(items.__getitem__, items_of(file))):
             if stored_finding(file, number, target) is not None:
                 continue
             begin(number, len(items), item)
