@@ -141,9 +141,9 @@ def digest_of(item: Item) -> str:
 
 def file_of(model: str) -> Path:
     """The file that ``replay:FILE`` names."""
-    name = model.removeprefix(SCHEME)
-    if not name:
-        raise UserError("replay: needs a file of recorded rollouts after it: replay:FILE.")
+    scheme, _, name = model.partition(":")
+    if f"{scheme}:" != SCHEME or not name:
+        raise UserError(f"the model is {model!r}; recorded rollouts are named by replay:FILE.")
     return Path(name)
 
 

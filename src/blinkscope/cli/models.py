@@ -25,6 +25,7 @@ def command(arguments: argparse.Namespace) -> int:
     for scheme in SCHEMES.values():
         missing = [package for package in scheme.packages if find_spec(package) is None]
         print(f"{scheme.example:<28} {scheme.summary}{' (needs ' + scheme.needs + ')' if missing else ''}")
+    print(f"{'replay:FILE':<28} recorded rollouts in place of a model")
     print("\ntoy models, each with its parameters at their defaults")
     for name, description in toy_models().items():
         print(f"{open_toy(name).name}\n    {description}")
