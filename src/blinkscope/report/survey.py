@@ -22,8 +22,9 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
     console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("item", no_wrap=True)  # what --item takes
+    right = ("tokens", "labels", "error", "drawn")
     for heading in ("tokens", "labels", "final label", "windows", "error", "drawn", ""):
-        table.add_column(heading, justify="right" if heading in ("tokens", "labels", "error", "drawn") else "left")
+        table.add_column(heading, justify="right" if heading in right else "left", min_width=8 * (heading == "windows"))
     for finding in survey.findings:
         table.add_row(*(Text(cell) for cell in _finding_cells(finding)))
     said, settings = survey.summary, survey.settings
