@@ -142,7 +142,7 @@ def test_a_plot_shows_both_curves_and_the_window() -> None:
         axes = Figure().add_subplot()
         plot_world(create_world(name), 0.1, axes)
         assert [text.get_text() for text in axes.get_legend().get_texts()][-1] == "critical window"
-        assert axes.get_title().startswith(name)
+        assert axes.get_title(loc="left").startswith(f"{name}: from {{")
 
 
 def test_the_table_has_every_world_at_every_eps() -> None:

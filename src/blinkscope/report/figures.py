@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from blinkscope.errors import MissingExtra
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import RESERVED
+from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
 from blinkscope.report.text import shortened
 from blinkscope.window import TokenWindow
 
@@ -16,11 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart with every kind of colour vision. Their yellow is too light for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 RESERVED_COLOURS = ("#555555", "#888888", "#BBBBBB")
 MARKERS = ("", "o", "s")  # a second and third label of one colour carry sparse markers
-WINDOW_COLOUR, WINDOW_EDGE = "#F0E442", "#C9B400"  # the edge keeps one token of a long text in sight
 PICTURES = {0x2400 + code: f"⟨U+{code:04X}⟩" for code in range(0x20)} | {
     0x2421: "⟨U+007F⟩"
 }  # matplotlib's font has none
