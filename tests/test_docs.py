@@ -10,6 +10,8 @@ import pytest
 
 from blinkscope.cli.parser import build
 from blinkscope.engines.toy_models import open_toy, toy_models
+from blinkscope.worlds import WORLDS, create_world
+from blinkscope.worlds.report import table_markdown, table_row
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,6 +58,25 @@ def test_every_toy_model_is_in_the_guide_and_opens_as_spelled_there() -> None:
     assert [spelling.partition("?")[0] for spelling in shown] == list(toy_models())
     for spelling in shown:
         open_toy(spelling)
+
+
+def test_the_table_of_the_worlds_is_what_the_code_says() -> None:
+    """Exact worlds only, up to the measured column: draws may differ between versions of numpy."""
+    page = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- worlds --table -->\n")[1].split("<!-- end -->")[0].splitlines()
+    documented = [[cell.strip() for cell in line.split("|")[1:-2]] for line in shown]
+    assert [line[:2] for line in documented[2:]] == [[name, eps] for name in WORLDS for eps in ("0.05", "0.1", "0.2")]
+    exact = ("two-gaussians", "masked-strings", "critical-token", "random-walk", "permuted-masking", "topic-drift")
+    rows = tuple(table_row(create_world(name), eps) for name in exact for eps in (0.05, 0.1, 0.2))
+    written = [[cell.strip() for cell in line.split("|")[1:-2]] for line in table_markdown(rows).splitlines()]
+    assert [line for line in documented if line[0] in ("world", *exact)] == [written[0], *written[2:]]
+
+
+def test_every_figure_of_a_world_stands_below_its_command() -> None:
+    page = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^blinkscope world (\S+) .*--plot docs/(\S+)\n```\n\n!\[.+\]\((\S+)\)$", page, re.MULTILINE)
+    assert [(name, file) for name, file, _ in shown] == [(name, f"figures/{name}.svg") for name in WORLDS]
+    assert all(file == figure for _, file, figure in shown)
 
 
 def test_the_documents_speak_of_links_that_exist() -> None:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ import pytest
 from blinkscope.divergence import label_law, mixture_total_variation
 from blinkscope.errors import UserError
 from blinkscope.worlds import WORLDS, create_world, parameter_readers
-from blinkscope.worlds.report import plot_world, table_row, world_json, worlds_table
+from blinkscope.worlds.report import plot_world, table_markdown, table_row, world_json, worlds_table, write_plot
 from blinkscope.worlds.world import World, drawn_law
+from tests.theory.chains import Chain
 
 
 def times_of(world: World) -> list[float]:
@@ -145,10 +147,46 @@ def test_a_plot_shows_both_curves_and_the_window() -> None:
         assert axes.get_title(loc="left").startswith(f"{name}: from {{")
 
 
+def test_a_plot_says_why_there_is_no_window() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    plot_world(create_world("topic-drift"), 0.1, axes)
+    assert "never surely inside, no $T_{after}$, $T_{before}$ = 2" in axes.get_title(loc="left")
+    axes = Figure().add_subplot()
+    plot_world(create_world("two-gaussians"), 0.45, axes)
+    assert axes.get_legend().get_texts()[-1].get_text() == "inverted: both at once"
+
+    class Blur(Chain):
+        before = ("a", "b")
+
+    # Pure noise after one step: a and b mix, but only where they are lost among all labels.
+    axes = Figure().add_subplot()
+    plot_world(Blur(np.array([0.2, 0.3, 0.5]), np.eye(3), (np.full((3, 3), 1 / 3),)), 0.1, axes)
+    assert "never mixed, no $T_{before}$, $T_{after}$ = 0" in axes.get_title(loc="left")
+    assert len(axes.get_legend().get_texts()) == 3
+
+
+def test_a_written_plot_is_the_same_every_time_and_keeps_its_text(tmp_path: Path) -> None:
+    for name in ("one.svg", "two.svg"):
+        write_plot(create_world("masked-strings"), 0.1, tmp_path / name)
+    written = (tmp_path / "one.svg").read_bytes()
+    assert written == (tmp_path / "two.svg").read_bytes()
+    assert b">masked-strings: from {first, second} to {first}<" in written
+    with pytest.raises(UserError, match=r"its ending must be one of .*svg"):
+        write_plot(create_world("masked-strings"), 0.1, tmp_path / "plot.txt")
+    with pytest.raises(UserError, match="No such file or directory"):
+        write_plot(create_world("masked-strings"), 0.1, tmp_path / "nowhere" / "plot.png")
+
+
 def test_the_table_has_every_world_at_every_eps() -> None:
     rows = worlds_table((0.2,))
     assert [row.world for row in rows] == list(WORLDS)
     assert all(row.sharper <= row.published for row in rows)
+    lines = table_markdown(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [line.split()[1] for line in lines[2:]] == list(WORLDS)
+    assert "| no-after [-, 1]" in next(line for line in lines if "topic-drift" in line)
 
 
 def test_the_theory_loads_no_scipy() -> None:

@@ -148,6 +148,47 @@ def worlds_table(eps: Sequence[float] = (0.05, 0.1, 0.2)) -> tuple[TableRow, ...
     return tuple(table_row(create_world(name), level) for name in WORLDS for level in eps)
 
 
+def table_markdown(rows: Sequence[TableRow]) -> str:
+    """The rows as a Markdown table, padded so that it reads well in a terminal too."""
+    head = (
+        "world",
+        "eps",
+        "exact window",
+        "paper's window",
+        "width",
+        "Theorem 2",
+        "sharper",
+        "certificate",
+        "measured",
+    )
+    cells = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    lines = ["| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: TableRow) -> tuple[str, ...]:
+    def number(value: float | None, digits: str = ".4g") -> str:
+        return "-" if value is None else f"{value:{digits}}"
+
+    def span(first: float | None, last: float | None) -> str:
+        return "-" if first is None and last is None else f"[{number(first)}, {number(last)}]"
+
+    exact, measured = span(row.t_after, row.t_before), row.measured
+    return (
+        row.world,
+        f"{row.eps:g}",
+        exact if row.outcome == "window" else f"{row.outcome} {exact}",
+        span(row.paper_t_after, row.paper_t_before),
+        number(row.width),
+        number(row.published, ".3f"),
+        number(row.sharper, ".3f"),
+        number(row.certificate, ".3f"),
+        "-" if measured is None else f"{measured.value:.3f} +- {measured.standard_error:.3f}",
+    )
+
+
 def write_plot(world: World, eps: float, path: Path) -> None:
     """``plot_world`` in a file; its ending says which format, for instance ``.svg``, ``.png`` or ``.pdf``.
 
