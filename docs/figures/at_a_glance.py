@@ -1,7 +1,7 @@
 """Draw docs/figures/at-a-glance.svg: one theory for a Gaussian mixture and a language model, side by side.
 
-Left the two Gaussians of Example 1, right the toy language model ``toy:fork`` through the engine protocol, as a real
-model would be. Both panels of a column read one object, the label posterior; the dots are forward-reverse experiments.
+Left the two Gaussians of Example 1, right the critical token of Example 4 as a toy language model, which writes text
+through the same protocol as a real one. Everything is exact but the dots: these are forward-reverse experiments.
 
     python docs/figures/at_a_glance.py
 """
@@ -21,68 +21,52 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from blinkscope import Reply, open_model
-from blinkscope.critical import CriticalWindow, critical_window
-from blinkscope.divergence import label_law, mixture_total_variation
-from blinkscope.engines.toy import ToyEngine, label_laws, law_of
+from blinkscope import Reply
+from blinkscope.critical import critical_window
+from blinkscope.divergence import label_law
+from blinkscope.engines.toy import ToyEngine
+from blinkscope.engines.toy_models import open_toy
 from blinkscope.language.engine import Job
 from blinkscope.language.engine import Path as Text
 from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
-from blinkscope.posterior import Posterior
 from blinkscope.processes import TokenTruncation
-from blinkscope.sampled import sampled_window
-from blinkscope.sampler import IndexSet, LabelCounts, LocalizationSampler, forward_reverse
+from blinkscope.sampler import LabelCounts, LocalizationSampler, forward_reverse
+from blinkscope.worlds.critical_token import CriticalToken
 from blinkscope.worlds.experiment import LabelItself, world_sampler
 from blinkscope.worlds.two_gaussians import TwoGaussians
+from blinkscope.worlds.world import World
 
-EPS, DRAWN, STARTS, REPEATS = 0.1, 14, 100, 4
+EPS, RUNS, EXPERIMENTS = 0.1, 14, 400
+PROMPT = "Which way?"
 FILE = Path(__file__).parent / "at-a-glance.svg"
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """What one column shows; every time is the theory's t.
+    """What one column shows. Every time is the theory's t.
 
-    posterior: (times, observations, labels) with weights, exact. trajectories: (times, paths), pi_t of the first label.
+    runs: (times, runs), pi_t of the first label along single runs. measured: forward-reverse from the first label.
     """
 
     title: str
     axis: str
-    posterior: Posterior
-    trajectories: np.ndarray[Any, Any]
-    window: CriticalWindow
+    world: World
+    times: np.ndarray[Any, Any]
+    runs: np.ndarray[Any, Any]
     measured: LabelCounts
 
 
 def gaussians() -> Column:
     world, times, rng = TwoGaussians(10.0), np.linspace(0.0, 6.0, 61), np.random.default_rng(1)
-    signs = np.where(rng.random(DRAWN) < 0.5, 1, -1)
-    y = world.mean_norm * signs + rng.standard_normal(DRAWN)
-    paths = [world.posterior(y, 0.0)[:, 0]]
-    decay = math.exp(-float(times[1]))
-    for t in times[1:]:  # the forward chain: its trajectories have the law of the sampler's, run backwards
-        y = decay * y + math.sqrt(1 - decay**2) * rng.standard_normal(DRAWN)
-        paths.append(world.posterior(y, float(t))[:, 0])
-    laws = [world.law(float(t)) for t in times]
-    posterior = Posterior(
-        times,
-        world.labels,
-        np.concatenate([law.mean for law in laws]),
-        weights=world.weights,
-        mass=np.concatenate([law.mass for law in laws if law.mass is not None]),
-        complete=True,
-    )
+    y = world.mean_norm * np.where(rng.random(RUNS) < 0.5, 1, -1) + rng.standard_normal(RUNS)
+    runs, decay = [world.posterior(y, 0.0)[:, 0]], math.exp(-float(times[1]))
+    for t in times[1:]:  # the forward chain: its paths have the law of the sampler's, read backwards
+        y = decay * y + math.sqrt(1 - decay**2) * rng.standard_normal(RUNS)
+        runs.append(world.posterior(y, float(t))[:, 0])
     asked = [float(t) for t in np.linspace(0.3, 5.7, 13)]
-    measured = forward_reverse(world_sampler(world), LabelItself(), ["+"], asked, STARTS * REPEATS, rng)
-    window = critical_window(world, EPS, ("+",))
-    return Column(
-        "A mixture of two Gaussians",
-        "OU time t, falling as the sampler runs",
-        posterior,
-        np.array(paths),
-        window,
-        measured,
-    )
+    measured = forward_reverse(world_sampler(world), LabelItself(), ["+"], asked, EXPERIMENTS, rng)
+    axis = "OU time t, falling as the sampler runs"
+    return Column("A mixture of two Gaussians", axis, world, times, np.array(runs), measured)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +76,7 @@ class Resample:
     engine: ToyEngine
 
     def sample(self, rng: np.random.Generator, y: tuple[int, ...], t: float, n: int) -> Sequence[tuple[int, ...]]:
-        kept = Text(self.engine.encode("Which way?"), tuple(y))
+        kept = Text(self.engine.encode(PROMPT), y)
         jobs = [Job((i,), kept, len(y), stream=(i,)) for i in range(n)]
         written = self.engine.continue_(jobs, self.engine.default_sampling, int(rng.integers(2**31)))
         return [(*y, *completion.tokens) for completion in written]
@@ -100,7 +84,7 @@ class Resample:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The engine's own feature, read from token ids."""
+    """The language model's own feature, read from token ids."""
 
     engine: ToyEngine
     name: str = "outcome"
@@ -109,81 +93,73 @@ class Outcome:
         return self.engine.feature.label(Reply(self.engine.decode(sample), finished=True))
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Truncation to the first T - t of the world's T tokens; the word that names the label goes first."""
+
+    length: int
+
+    @property
+    def index(self) -> Any:
+        return TokenTruncation(self.length).index
+
+    def noise(self, rng: np.random.Generator, x: tuple[int, ...], t: float) -> tuple[int, ...]:
+        return x[: self.length - int(self.index.check(t))]
+
+
 def language_model() -> Column:
-    opened = open_model("toy:fork?agree=20&width=3&leak=0.005&length=50")
-    assert isinstance(opened, ToyEngine)
-    engine, rng = opened, np.random.default_rng(2)
+    world, rng = CriticalToken(length=50, agree=20, width=3, leak=0.005), np.random.default_rng(2)
+    engine = open_toy("critical-token?length=50&agree=20&width=3&leak=0.005")
     reverse, outcome = Resample(engine), Outcome(engine)
-    posterior = exact_posterior(engine)
-    length = len(posterior.index) - 1
-    texts = reverse.sample(rng, (), 0.0, 4 * STARTS)
-    context, sampling = engine.encode("Which way?"), engine.default_sampling
-    paths = np.array([engine.truth(Text(context, text), sampling).posterior[:, 0] for text in texts[:DRAWN]])
-    start = [text for text in texts if outcome.label(text) == "happy"][:STARTS]
-    asked = [float(length - s) for s in (2, 6, 10, 14, 18, 20, 21, 22, 23, 26, 30, 34, 38, 42, 46)]
-    sampler = LocalizationSampler(TokenTruncation(length), reverse)
-    measured = forward_reverse(sampler, outcome, start, asked, REPEATS, rng)
-    index = IndexSet("removed", "tokens", 0, length)
-    window = sampled_window(posterior, index, EPS, ("happy",))
-    return Column("A language model (toy:fork)", "tokens kept", posterior, paths[:, ::-1].T, window, measured)
-
-
-def exact_posterior(engine: ToyEngine) -> Posterior:
-    """The law of pi_t at every number of tokens removed: which states the text can be in, and how probably."""
-    machine, length = engine.machine, engine.longest
-    law = law_of(machine, engine.default_sampling)
-    states = np.arange(len(machine.outcome))
-    mass = np.zeros((length + 1, len(states)))
-    mass[0, 0] = 1.0
-    for s in range(length):
-        np.add.at(mass[s + 1], machine.successors, mass[s][:, None] * law.p)
-    pi = np.zeros((length + 1, len(states), len(machine.labels)))
-    for s in range(length + 1):
-        here = np.flatnonzero(mass[s])
-        pi[s, here] = label_laws(machine, law, here, np.full(len(here), length - s))[:, : len(machine.labels)]
-    removed = np.arange(length + 1.0)
-    return Posterior(removed, machine.labels, pi[::-1], weights=pi[0, 0], mass=mass[::-1], complete=True)
+    texts = reverse.sample(rng, (), 0.0, EXPERIMENTS)
+    context, sampling = engine.encode(PROMPT), engine.default_sampling
+    exact = [engine.truth(Text(context, text), sampling).posterior[: world.length + 1, 0] for text in texts[:RUNS]]
+    start = [text for text in texts if outcome.label(text) == "first"][: EXPERIMENTS // 4]
+    asked = [float(world.length - s) for s in (2, 6, 10, 14, 18, 20, 21, 22, 23, 26, 30, 34, 38, 42, 46)]
+    measured = forward_reverse(LocalizationSampler(Kept(world.length), reverse), outcome, start, asked, 2, rng)
+    times = np.arange(world.length + 1.0)
+    return Column(
+        "A language model (toy:critical-token)", "tokens kept", world, times, np.array(exact)[:, ::-1].T, measured
+    )
 
 
 def draw(column: Column, above: Axes, below: Axes, kept: bool) -> None:
-    times = column.posterior.index
-    x = times[-1] - times if kept else times
+    world, times = column.world, column.times
     place = (lambda t: times[-1] - t) if kept else (lambda t: t)
-    after, rest = column.window.after, tuple(k for k in column.posterior.labels if k not in column.window.after)
+    x, window = place(times), critical_window(world, EPS, world.after, world.before)
+    assert window.outcome == "window"
     for axes in (above, below):
-        ends = (place(column.window.t_before), place(column.window.t_after))
-        axes.axvspan(
-            *ends, fc=WINDOW_COLOUR, ec=WINDOW_EDGE, alpha=0.4, lw=1, label=r"critical window, $\epsilon$ = 0.1"
-        )
+        ends = place(window.t_before), place(window.t_after)
+        shade = {"fc": WINDOW_COLOUR, "ec": WINDOW_EDGE, "alpha": 0.4, "lw": 1}
+        axes.axvspan(*ends, **shade, label=rf"critical window, $\epsilon$ = {EPS}")
         axes.set(xlim=(place(times[-1]), place(times[0])), ylim=(-0.03, 1.03))
         axes.spines[["top", "right"]].set_visible(False)
-    for path in np.unique(column.trajectories, axis=1).T:
-        above.plot(x, path, color=COLOURS[0] if path[0] > 0.5 else COLOURS[1], lw=0.9, alpha=0.75)
+    for run in np.unique(column.runs, axis=1).T:
+        above.plot(x, run, color=COLOURS[0] if run[0] > 0.5 else COLOURS[1], lw=1.1, alpha=0.85)
     above.set_title(column.title, fontsize=11, loc="left")
-    apart, mixed = (
-        [e.value for e in mixture_total_variation(column.posterior, after, other)]
-        for other in (rest, column.posterior.labels)
-    )
-    below.plot(x, apart, color=COLOURS[2], lw=1.8, label=r"TV between the outcomes, level $1 - \epsilon^2$")
-    below.plot(x, mixed, color=COLOURS[3], lw=1.8, label=r"TV to the whole mixture, level $\epsilon$")
-    for level, colour in ((1 - EPS**2, COLOURS[2]), (EPS, COLOURS[3])):
+    for other, level, colour, name in (
+        (world.labels[1:], 1 - EPS**2, COLOURS[2], r"TV between the outcomes, level $1 - \epsilon^2$"),
+        (world.labels, EPS, COLOURS[3], r"TV to the whole mixture, level $\epsilon$"),
+    ):
+        values = [world.total_variation(world.after, other, float(t)).value for t in times]
+        below.plot(x, values, color=colour, lw=1.8, label=name)
         below.axhline(level, color=colour, ls=":", lw=1.2)
-    same = label_law(column.posterior, after).mean[:, column.posterior.labels.index(after[0])]
+    same = [label_law(world.law(float(t)), world.after).mean[0, 0] for t in times]
     below.plot(x, same, color="black", lw=1.2, label="P(same outcome), exact")
-    k = column.measured.labels.index(after[0])
-    share = column.measured.counts[:, k] / column.measured.counts.sum(axis=1)
-    low, high = column.measured.interval()[:, :, k]
+    seen = column.measured
+    k = seen.labels.index(world.labels[0])
+    share = seen.counts[:, k] / seen.counts.sum(axis=1)
+    low, high = seen.interval()[:, :, k]
     bars = np.clip([share - low, high - share], 0, 1)
-    style = {"fmt": "o", "color": "black", "ms": 4, "lw": 1, "label": "P(same outcome), measured"}
-    below.errorbar(place(column.measured.times), share, yerr=bars, **style)
+    style = {"fmt": "o", "color": "black", "ms": 4, "lw": 1}
+    below.errorbar(place(seen.times), share, yerr=bars, **style, label="P(same outcome), measured")
     below.set_xlabel(column.axis)
 
 
 def main() -> None:
-    columns = gaussians(), language_model()
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey=True)
-    for i, column in enumerate(columns):
+    for i, column in enumerate((gaussians(), language_model())):
         draw(column, panels[0, i], panels[1, i], kept=i == 1)
     panels[0, 0].set_ylabel("posterior of one outcome\nalong single runs")
     panels[1, 0].set_ylabel("total variation, probability")
