@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blinkscope.divergence import total_variation
+    from blinkscope.bounds import proof_steps, theorem2
+    from blinkscope.critical import CriticalWindow, critical_window
+    from blinkscope.divergence import label_law, mixture_total_variation, mutual_information, total_variation
     from blinkscope.errors import BlinkscopeError, EngineError, MissingExtra, UserError
     from blinkscope.estimate.record import MethodOptions
     from blinkscope.estimate.trace import Fork, Target, Trace
@@ -18,14 +20,41 @@ if TYPE_CHECKING:
     from blinkscope.features import feature_of, open_feature
     from blinkscope.language.engine import Message
     from blinkscope.language.sampling import Sampling
-    from blinkscope.posterior import Posterior
+    from blinkscope.posterior import Posterior, martingale_check, submixture
     from blinkscope.report.html import write_report
+    from blinkscope.sampled import sampled_window
+    from blinkscope.sampler import DeterministicReverse, IndexSet, LocalizationSampler, forward_reverse
     from blinkscope.session import locate, open_model, stored
+    from blinkscope.tree import MixtureTree, build_tree, check_tree, window_sequence
     from blinkscope.window import TokenWindow, token_windows
+    from blinkscope.worlds import create_world
+    from blinkscope.worlds.figure import plot_world
+    from blinkscope.worlds.report import world_json
 
 _HOMES = {
+    "IndexSet": "sampler",
+    "DeterministicReverse": "sampler",
+    "LocalizationSampler": "sampler",
+    "forward_reverse": "sampler",
     "Posterior": "posterior",
+    "submixture": "posterior",
+    "martingale_check": "posterior",
     "total_variation": "divergence",
+    "mixture_total_variation": "divergence",
+    "mutual_information": "divergence",
+    "label_law": "divergence",
+    "CriticalWindow": "critical",
+    "critical_window": "critical",
+    "sampled_window": "sampled",
+    "theorem2": "bounds",
+    "proof_steps": "bounds",
+    "MixtureTree": "tree",
+    "build_tree": "tree",
+    "check_tree": "tree",
+    "window_sequence": "tree",
+    "create_world": "worlds",
+    "world_json": "worlds.report",
+    "plot_world": "worlds.figure",
     "TokenWindow": "window",
     "token_windows": "window",
     "Reply": "feature",
@@ -49,11 +78,16 @@ _HOMES = {
 
 __all__ = [
     "BlinkscopeError",
+    "CriticalWindow",
+    "DeterministicReverse",
     "EngineError",
     "Fork",
+    "IndexSet",
+    "LocalizationSampler",
     "Message",
     "MethodOptions",
     "MissingExtra",
+    "MixtureTree",
     "Posterior",
     "Reply",
     "Sampling",
@@ -61,13 +95,29 @@ __all__ = [
     "TokenWindow",
     "Trace",
     "UserError",
+    "build_tree",
+    "check_tree",
+    "create_world",
+    "critical_window",
     "feature_of",
+    "forward_reverse",
+    "label_law",
     "locate",
+    "martingale_check",
+    "mixture_total_variation",
+    "mutual_information",
     "open_feature",
     "open_model",
+    "plot_world",
+    "proof_steps",
+    "sampled_window",
     "stored",
+    "submixture",
+    "theorem2",
     "token_windows",
     "total_variation",
+    "window_sequence",
+    "world_json",
     "write_report",
 ]
 

@@ -15,7 +15,8 @@ import pytest
 from blinkscope.divergence import label_law, mixture_total_variation
 from blinkscope.errors import UserError
 from blinkscope.worlds import WORLDS, create_world, parameter_readers
-from blinkscope.worlds.report import plot_world, table_markdown, table_row, world_json, worlds_table, write_plot
+from blinkscope.worlds.figure import plot_world, write_plot
+from blinkscope.worlds.report import table_markdown, table_row, world_json, worlds_table
 from blinkscope.worlds.world import World, drawn_law
 from tests.theory.chains import Chain
 

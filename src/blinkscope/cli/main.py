@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from blinkscope.cli.parser import build
+from blinkscope.cli.parser import parse
 from blinkscope.errors import BlinkscopeError
 
 COMMANDS = {
@@ -16,6 +16,8 @@ COMMANDS = {
     "study": "blinkscope.cli.study",
     "show": "blinkscope.cli.show",
     "report": "blinkscope.cli.report",
+    "world": "blinkscope.cli.world",
+    "worlds": "blinkscope.cli.world",
     "models": "blinkscope.cli.models",
     "features": "blinkscope.cli.features",
 }
@@ -23,7 +25,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the machine failed or was interrupted, 2 a user's mistake."""
-    parsed = build().parse_args(arguments)
+    parsed = parse(arguments)
     try:
         status: int = importlib.import_module(COMMANDS[parsed.command]).command(parsed)
     except BlinkscopeError as error:

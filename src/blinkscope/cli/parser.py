@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -12,6 +13,31 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line as a namespace; the options of ``world`` that are its parameters come as ``parameters``."""
+    parser = build()
+    parsed, rest = parser.parse_known_args(arguments)
+    if parsed.command == "world":
+        parsed.parameters = _parameters(rest, parser)
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return parsed
+
+
+def _parameters(words: Sequence[str], parser: Parser) -> dict[str, str]:
+    """``--name value`` and ``--name=value``, whatever the name."""
+    found, left = {}, list(words)
+    while left:
+        word = left.pop(0)
+        name, given, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            parser.error(f"{word!r} is no parameter of a world; they are spelled --name value")
+        if not given and (not left or left[0].startswith("--")):
+            parser.error(f"the parameter --{name} has no value")
+        found[name] = value if given else left.pop(0)
+    return found
 
 
 def build() -> Parser:
@@ -27,6 +53,7 @@ def build() -> Parser:
     _study(commands)
     _show(commands)
     _report(commands)
+    _world(commands)
     _models(commands)
     commands.add_parser("features", help="how outcomes can be told apart, with an example each")
     return parser
@@ -100,6 +127,22 @@ def _report(commands: Any) -> None:
     p.add_argument("--item", metavar="ID", help="which generation of a study")
     p.add_argument("-o", "--output", metavar="FILE.html", required=True)
     _targets(p)
+
+
+def _world(commands: Any) -> None:
+    p = commands.add_parser(
+        "world",
+        help="the critical window of a model in which it is exact, beside the published formula",
+        description="The critical window of a model in which everything is exact, beside the published formula.",
+        epilog="The world's own parameters are given as --name value; 'blinkscope worlds' lists them.",
+        allow_abbrev=False,
+    )
+    p.add_argument("name", metavar="NAME", help="see 'blinkscope worlds'")
+    p.add_argument("--eps", type=float, default=0.1, help="level of the definitions, in (0, 1) (default 0.1)")
+    p.add_argument("--plot", metavar="FILE", help="also draw the curves and the window: .svg, .png, .pdf")
+    p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    every = commands.add_parser("worlds", help="the worlds and their parameters")
+    every.add_argument("--table", action="store_true", help="every world's window, bounds and measured distance")
 
 
 def _models(commands: Any) -> None:

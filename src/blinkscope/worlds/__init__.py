@@ -67,6 +67,17 @@ def parameter_readers(name: str) -> dict[str, tuple[str, Callable[[Any], Any]]]:
     return {key.replace("_", "-"): _READERS[hints[key]] for key in listed if hints[key] in _READERS}
 
 
+def described(name: str) -> tuple[str, tuple[str, ...]]:
+    """What a world is, in a line, and its parameters as a command line spells them, with their defaults."""
+    world = world_class(name)
+    module = importlib.import_module(world.__module__)
+    defaults = {field.name.replace("_", "-"): field.default for field in fields(world)}
+    spelled = (
+        f"--{key} {'(none)' if defaults[key] in (None, '') else defaults[key]}" for key in parameter_readers(name)
+    )
+    return (module.__doc__ or "").partition("\n")[0].removesuffix("."), tuple(spelled)
+
+
 def _whole(value: Any) -> int:
     return int(value) if isinstance(value, str) else operator.index(value)
 

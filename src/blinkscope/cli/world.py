@@ -1,0 +1,42 @@
+"""``blinkscope world NAME`` and ``blinkscope worlds``: models in which everything is exact."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from textwrap import fill
+
+from blinkscope.worlds import WORLDS, create_world, described
+from blinkscope.worlds.figure import write_plot
+from blinkscope.worlds.report import table_markdown, world_json, worlds_table
+from blinkscope.worlds.words import world_text
+
+WIDTH = 100  # columns of running text
+
+
+def command(arguments: argparse.Namespace) -> int:
+    if arguments.command == "worlds":
+        return _worlds(arguments)
+    world = create_world(arguments.name, arguments.parameters)
+    result = world_json(world, arguments.eps)
+    if arguments.plot:
+        write_plot(world, arguments.eps, Path(arguments.plot))
+        print(f"figure: {arguments.plot}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        print("\n".join(fill(line, WIDTH, subsequent_indent="    ") for line in world_text(result)))
+    return 0
+
+
+def _worlds(arguments: argparse.Namespace) -> int:
+    if arguments.table:
+        print(table_markdown(worlds_table()), end="")
+        return 0
+    for name in WORLDS:
+        what, parameters = described(name)
+        print(f"{name:<19}{what}")
+        print(fill("  ".join(parameters), WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4))
+    return 0
