@@ -36,7 +36,8 @@ from blinkscope.worlds.experiment import LabelItself, world_sampler
 from blinkscope.worlds.two_gaussians import TwoGaussians
 from blinkscope.worlds.world import World
 
-EPS, RUNS, EXPERIMENTS = 0.1, 14, 400
+EPS, RUNS, EXPERIMENTS = 0.1, 14, 2000
+STARTS = 100  # texts that are cut and written on, twice each
 PROMPT = "Which way?"
 FILE = Path(__file__).parent / "at-a-glance.svg"
 
@@ -111,10 +112,10 @@ def language_model() -> Column:
     world, rng = CriticalToken(length=50, agree=20, width=3, leak=0.005), np.random.default_rng(2)
     engine = open_toy("critical-token?length=50&agree=20&width=3&leak=0.005")
     reverse, outcome = Resample(engine), Outcome(engine)
-    texts = reverse.sample(rng, (), 0.0, EXPERIMENTS)
+    texts = reverse.sample(rng, (), 0.0, 3 * STARTS)
     context, sampling = engine.encode(PROMPT), engine.default_sampling
     exact = [engine.truth(Text(context, text), sampling).posterior[: world.length + 1, 0] for text in texts[:RUNS]]
-    start = [text for text in texts if outcome.label(text) == "first"][: EXPERIMENTS // 4]
+    start = [text for text in texts if outcome.label(text) == "first"][:STARTS]
     asked = [float(world.length - s) for s in (2, 6, 10, 14, 18, 20, 21, 22, 23, 26, 30, 34, 38, 42, 46)]
     measured = forward_reverse(LocalizationSampler(Kept(world.length), reverse), outcome, start, asked, 2, rng)
     times = np.arange(world.length + 1.0)
