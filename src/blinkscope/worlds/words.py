@@ -28,13 +28,13 @@ def world_text(result: Mapping[str, Any]) -> list[str]:
     bound, certificate, inside = result["theorem2"], result["certificate"], result["inside"]
     if certificate is not None:
         lines.append(
-            f"Theorem 2: at T_before the outcomes of the experiment from S_after are within {bound['published']:.3f} of "
-            f"those of S_before as published, {bound['sharper']:.3f} with a sharper one."
+            f"Theorem 2: at T_before the experiment from S_after gives the outcomes of S_before to within "
+            f"{bound['published']:.3f} as published, {bound['sharper']:.3f} with the sharper constant."
         )
         at = ", ".join(f"{b:.3f} at t = {t:.4g}" for t, b in zip(*certificate.values(), strict=True))
-        lines.append(f"Certificate, from the posteriors: within {at}.")
+        lines.append(f"Certificate, from the posteriors: to within {at}.")
     if inside is not None:
-        lines.append(f"At T_after they are within {inside['certificate']:.3f} of those of S_after.")
+        lines.append(f"At T_after it gives the outcomes of S_after to within {inside['certificate']:.3f}.")
     return lines
 
 
