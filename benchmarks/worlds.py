@@ -1,0 +1,112 @@
+"""How the exact worlds grow with their size, beside plain Monte Carlo at the same error.
+
+    python benchmarks/worlds.py [--only NAME] [--eps 0.1]
+
+For each world and size: seconds and peak memory for its critical window, or, for the random hierarchy, for the
+posteriors of 16 texts by belief propagation (its windows average thousands of these). The exponent is the slope of
+log seconds against log size over the sizes that take at least a tenth of a second.
+
+Plain Monte Carlo draws labels from the prior and observations given them, and averages (1/2) |pi(A)/w_A - pi(B)/w_B| at
+T_before; it needs variance / error^2 draws, where error is the standard error of the world's own total variation there,
+or 0.001 where that is exact. ``ratio`` is its time over that of the world's own evaluation. Every size runs in a
+process of its own. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from blinkscope import create_world, critical_window
+from blinkscope.posterior import label_mask
+from blinkscope.worlds.world import World
+
+SIZES: dict[str, list[tuple[int, dict[str, int]]]] = {
+    "gaussian-mixture": [(k, {"components": k, "dim": 10 * k}) for k in (30, 100, 300, 1000)],
+    "sparse-regression": [(math.comb(d, 3), {"dim": d, "sparsity": 3}) for d in (20, 40, 86, 183)],
+    "random-walk": [(n, {"length": n}) for n in (1_000, 10_000, 100_000, 1_000_000)],
+    "random-hierarchy": [(2**depth, {"depth": depth}) for depth in (8, 11, 14, 17)],
+}
+EXACT_ENOUGH = 1e-3
+PLAIN_DRAWS = 512
+TEXTS = 16
+
+
+def measured(name: str, parameters: dict[str, int], eps: float) -> dict[str, Any]:
+    """One size, in this process."""
+    world = create_world(name, parameters)
+    started = time.perf_counter()
+    if name == "random-hierarchy":
+        texts = world.sample(np.random.default_rng(0), "0", 0.5, TEXTS)
+        started = time.perf_counter()
+        world.posterior(texts, 0.5)
+        found: dict[str, Any] = {"seconds": time.perf_counter() - started}
+    else:
+        window = critical_window(world, eps, world.after, world.before)
+        found = {"seconds": time.perf_counter() - started, "t_after": window.t_after, "t_before": window.t_before}
+        if window.t_before is not None:
+            found |= plain(create_world(name, parameters), window.t_before)
+    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+
+
+def plain(world: World, t: float) -> dict[str, float]:
+    """Plain Monte Carlo's time over the world's own for one total variation at t, at the same error."""
+    world.total_variation(world.after, world.before, world.index.low)  # what is set up once is no part of the time
+    started = time.perf_counter()
+    error = max(world.total_variation(world.after, world.before, t).standard_error, EXACT_ENOUGH)
+    own = time.perf_counter() - started
+    started = time.perf_counter()
+    rng = np.random.default_rng(1)
+    drawn = rng.multinomial(PLAIN_DRAWS, world.weights)
+    y = np.concatenate([world.sample(rng, world.labels[k], t, int(n)) for k, n in enumerate(drawn) if n])
+    posterior = world.posterior(y, t)
+    a, b = (
+        posterior[:, mask].sum(axis=1) / world.weights[mask].sum()
+        for mask in (label_mask(world.labels, world.after), label_mask(world.labels, world.before))
+    )
+    terms = np.abs(a - b) / 2
+    needed = float(terms.var()) / error**2
+    seconds = (time.perf_counter() - started) / PLAIN_DRAWS * needed
+    return {"error": error, "own_seconds": own, "plain_seconds": seconds, "ratio": seconds / own}
+
+
+def exponent(rows: list[dict[str, Any]]) -> float | None:
+    """Slope of log seconds against log size."""
+    slow = [(row["size"], row["seconds"]) for row in rows if row["seconds"] >= 0.1]
+    if len(slow) < 2:
+        return None
+    return float(np.polyfit(*np.log(np.asarray(slow)).T, 1)[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=SIZES)
+    parser.add_argument("--eps", type=float, default=0.1)
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # one size, in the process that is measured
+    arguments = parser.parse_args()
+    if arguments.one:
+        name, parameters = json.loads(arguments.one)
+        print(json.dumps(measured(name, parameters, arguments.eps)))
+        return
+    found = {}
+    for name in [arguments.only] if arguments.only else SIZES:
+        rows: list[dict[str, Any]] = []
+        for size, parameters in SIZES[name]:
+            command = [sys.executable, __file__, "--eps", str(arguments.eps), "--one", json.dumps([name, parameters])]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append({"size": size, **parameters, **json.loads(done.stdout)})
+            print(name, rows[-1], file=sys.stderr, flush=True)
+        found[name] = {"rows": rows, "exponent": exponent(rows)}
+    print(json.dumps({"eps": arguments.eps, "worlds": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
