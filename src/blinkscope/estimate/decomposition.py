@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from blinkscope.estimate import streams
 from blinkscope.estimate.allocation import best_counts, whole
 from blinkscope.estimate.counts import count, kept_labels
+from blinkscope.estimate.lookahead import pooled_counts
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.smoother import joint_draws, spread
 from blinkscope.estimate.source import Draw, Order, Stratum
@@ -48,6 +49,9 @@ class Decomposition:
     estimator: Estimator = "unbiased"
     generation: int = 0
     adaptive: bool = field(default=True, init=False)
+    _last: dict[tuple[tuple[str, ...], bytes], Float[np.ndarray, "draws rows labels"]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         """A pilot everywhere, then rounds that lower the curve's largest variance most for their cost."""
@@ -66,7 +70,7 @@ class Decomposition:
         if self.estimator == "unbiased":
             spreads = [self._spread(counts[:, 1 - half], labels, round_, half) for half in (0, 1)]
         else:
-            spreads = [self._spread(counts.sum(axis=1), labels, round_)] * 2
+            return self._lookahead(counts, labels, cost, 2 * budget)
         for half, per_draw in enumerate(spreads):
             have = counts[:, half].sum(axis=1).astype(float)
             room = self._room(half) - have
@@ -76,11 +80,31 @@ class Decomposition:
                     orders.append(Order(position, half, int(have[position]), int(number)))
         return sorted(orders, key=lambda order: (-order.count, order.stratum, order.half))
 
+    def _lookahead(
+        self,
+        counts: Int[np.ndarray, "steps halves labels"],
+        labels: tuple[str, ...],
+        cost: Float[np.ndarray, " steps"],
+        budget: float,
+    ) -> list[Order]:
+        """What lowers the pooled curve's largest variance most. Without a claim to unbiasedness, one half is enough."""
+        offered = np.zeros(self.recursion.steps, dtype=bool)
+        offered[[stratum.key for stratum in self.strata]] = True
+        joint = self._joint(counts, labels)
+        numbers = pooled_counts(self.recursion, joint, np.where(offered, cost, np.inf), budget)
+        have = counts.sum(axis=2)
+        orders = []
+        for position in np.flatnonzero(numbers):
+            for half in (0, 1):
+                number = (int(numbers[position]) + 1 - half) // 2
+                if number:
+                    orders.append(Order(int(position), half, int(have[position, half]), number))
+        return sorted(orders, key=lambda order: (-order.count, order.stratum, order.half))
+
     def estimate(self, draws: Sequence[Draw]) -> Posterior:
         labels, counts = self._counts(draws)
         index = np.arange(self.recursion.steps + 1, dtype=float)
-        rng = streams.stream(self.seed, streams.BANDS, self.generation)
-        joint = joint_draws(self.recursion, counts.sum(axis=1), self._final(labels), rng)
+        joint = self._joint(counts, labels)
         if self.estimator == "pooled":
             return Posterior(index, labels, joint.mean(axis=0), joint)
         mean = self.recursion.curve(proportions(counts), self._final(labels))
@@ -104,6 +128,18 @@ class Decomposition:
         center, own = joint.mean(axis=0), joint.var(axis=0)
         stretch = np.sqrt(np.divide(np.maximum(sampling, own), own, out=np.ones_like(own), where=own > 0))
         return np.clip(mean + (joint - center) * stretch, 0.0, 1.0)
+
+    def _joint(
+        self, counts: Int[np.ndarray, "steps halves labels"], labels: tuple[str, ...]
+    ) -> Float[np.ndarray, "draws rows labels"]:
+        """Joint draws given these counts. The last ones are kept: a round starts from those the last ended with."""
+        key = (labels, counts.tobytes())
+        if key not in self._last:
+            rng = streams.stream(self.seed, streams.BANDS, self.generation)
+            joint = joint_draws(self.recursion, counts.sum(axis=1), self._final(labels), rng)
+            self._last.clear()
+            self._last[key] = joint
+        return self._last[key]
 
     def _spread(
         self, counts: Int[np.ndarray, "steps labels"], labels: tuple[str, ...], *key: int
