@@ -30,7 +30,7 @@ from blinkscope.posterior import Posterior
 PILOT = 1  # draws of each half of each open position in the first round
 SMALLEST_ROUND = 32  # draws, so that an engine's batch stays full
 GROWTH = 0.25  # cost of a later round, as a share of everything spent before it
-STEERING_CHAINS = 40  # enough to decide where to draw next
+STEERING = {"chains": 40, "sweeps": 3, "kept": 2}  # enough to decide where to draw next
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ class Decomposition:
     ) -> Float[np.ndarray, "steps labels"]:
         """Expected variance of one draw at each position that was drawn from, as these counts suggest."""
         rng = streams.stream(self.seed, streams.BANDS, self.generation, *key)
-        joint = joint_draws(self.recursion, counts, self._final(labels), rng, STEERING_CHAINS)
+        joint = joint_draws(self.recursion, counts, self._final(labels), rng, **STEERING)
         return np.where(counts.sum(axis=1, keepdims=True) > 0, spread(self.recursion, joint), 0.0)
 
     def _final(self, labels: tuple[str, ...]) -> Float[np.ndarray, " labels"]:

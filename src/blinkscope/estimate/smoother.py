@@ -61,8 +61,9 @@ def joint_draws(
     Positions that cannot fork copy the row after them; positions without counts take gamma_s from the prior.
     """
     open_ = np.flatnonzero(recursion.off_path > 0)
-    prior = MASS * path_average(recursion, counts, final)
-    path = _Path(recursion.off_path[open_], counts[open_].astype(float), final, prior)
+    average = path_average(recursion, counts, final)
+    seen = average > 0
+    path = _Path(recursion.off_path[open_], counts[open_][:, seen].astype(float), final[seen], MASS * average[seen])
     state = _start(path, chains, rng)
     flows = np.zeros_like(path.counts)
     found = []
@@ -75,7 +76,9 @@ def joint_draws(
     draws = np.concatenate(found, axis=1).transpose(1, 0, 2)
     # What no number of labels such as this could tell from 0 is 0, so that bands touch it.
     draws = np.where(draws < UNSEEN / (counts.sum() + 1), 0.0, draws)
-    return (draws / draws.sum(axis=2, keepdims=True))[:, row]
+    out = np.zeros((len(draws), recursion.steps + 1, len(final)))
+    out[:, :, seen] = (draws / draws.sum(axis=2, keepdims=True))[:, row]
+    return out
 
 
 def spread(recursion: Recursion, draws: Float[np.ndarray, "draws rows labels"]) -> Float[np.ndarray, "steps labels"]:
