@@ -1,4 +1,4 @@
-"""The stated errors are true: a small version of benchmarks/calibration.py, and the sampler against sums written out."""
+"""The stated errors are true: benchmarks/calibration.py in small, and the sampler against sums written out."""
 
 from __future__ import annotations
 
