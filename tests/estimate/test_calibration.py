@@ -130,8 +130,8 @@ def test_the_lookahead_draws_where_the_largest_variance_comes_from_and_keeps_its
     recursion = Recursion(1 - q, q)
     first = rng.beta(2, 2, 500)
     gamma = np.stack([np.full(500, 0.5), first, np.full(500, 0.3)], axis=1)[:, :, None] * [1, -1] + [0, 1]
-    draws = np.moveaxis(recursion.curve(np.moveaxis(gamma, 0, 1), np.asarray([1.0, 0.0])), 1, 0)
-    numbers = pooled_counts(recursion, draws, np.asarray([3.0, 2.0, 1.0]), 40.0)
+    draws = np.moveaxis(recursion.curve(np.moveaxis(gamma, 0, 1), np.tile([1.0, 0.0], (500, 1))), 1, 0)
+    numbers = pooled_counts(recursion, draws, np.asarray([3.0, 2.0, 1.0]), 40.0, np.full(3, np.inf))
     assert numbers.tolist() == [0, 20, 0]
-    numbers = pooled_counts(recursion, draws, np.asarray([3.0, np.inf, 1.0]), 40.0)
-    assert numbers[1] == 0
+    numbers = pooled_counts(recursion, draws, np.asarray([3.0, 2.0, 1.0]), 40.0, np.asarray([9.0, 7.0, 9.0]))
+    assert numbers.tolist() == [0, 7, 0]

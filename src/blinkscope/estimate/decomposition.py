@@ -11,6 +11,7 @@ halves' proportions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -60,7 +61,11 @@ class Decomposition:
         if round_ == 0:
             weight = self.recursion.sensitivity(np.ones((self.recursion.steps + 1, 1)))[:, 0]
             ranked = sorted(self.strata, key=lambda stratum: -weight[stratum.key])
-            pilot = [Order(stratum.key, half, 0, pilot_draws(stratum, half)) for half in (0, 1) for stratum in ranked]
+            pilot = [
+                Order(stratum.key, half, 0, pilot_draws(stratum, half, len(self.strata)))
+                for half in (0, 1)
+                for stratum in ranked
+            ]
             return [order for order in pilot if order.count]
         labels, counts = self._counts(draws)
         cost = self._cost()
@@ -88,15 +93,14 @@ class Decomposition:
         budget: float,
     ) -> list[Order]:
         """What lowers the pooled curve's largest variance most. Without a claim to unbiasedness, one half is enough."""
-        offered = np.zeros(self.recursion.steps, dtype=bool)
-        offered[[stratum.key for stratum in self.strata]] = True
-        joint = self._joint(counts, labels)
-        numbers = pooled_counts(self.recursion, joint, np.where(offered, cost, np.inf), budget)
         have = counts.sum(axis=2)
+        room = np.maximum(np.stack([self._room(half) for half in (0, 1)], axis=1) - have, 0)
+        numbers = pooled_counts(self.recursion, self._joint(counts, labels), cost, budget, room.sum(axis=1))
         orders = []
         for position in np.flatnonzero(numbers):
-            for half in (0, 1):
-                number = (int(numbers[position]) + 1 - half) // 2
+            total = int(numbers[position])
+            first = int(min(max((total + 1) // 2, total - room[position, 1]), room[position, 0]))
+            for half, number in enumerate((first, total - first)):
                 if number:
                     orders.append(Order(int(position), half, int(have[position, half]), number))
         return sorted(orders, key=lambda order: (-order.count, order.stratum, order.half))
@@ -153,7 +157,7 @@ class Decomposition:
         return np.asarray([label == self.final_label for label in labels], dtype=float)
 
     def _counts(self, draws: Sequence[Draw]) -> tuple[tuple[str, ...], Int[np.ndarray, "steps halves labels"]]:
-        pilot_size = sum(pilot_draws(stratum, half) for stratum in self.strata for half in (0, 1))
+        pilot_size = sum(pilot_draws(stratum, half, len(self.strata)) for stratum in self.strata for half in (0, 1))
         labels = kept_labels(self.final_label, draws[:pilot_size], draws[pilot_size:], self.limit)
         return labels, count(draws, labels, range(self.recursion.steps))
 
@@ -170,9 +174,13 @@ class Decomposition:
         return room
 
 
-def pilot_draws(stratum: Stratum, half: int) -> int:
-    """Draws that a half of a stratum gets in the first round."""
-    return int(min(PILOT, stratum.room(half)))
+def pilot_draws(stratum: Stratum, half: int, strata: int) -> int:
+    """Draws that a half of a stratum gets in the first round, one of ``strata``.
+
+    More where there are few, so that the first round fills a batch, and so that a run does not end because two or four
+    draws happened to agree: that would bias the unbiased mean, whatever the later rounds do.
+    """
+    return int(min(max(PILOT, math.ceil(SMALLEST_ROUND / (2 * strata))), stratum.room(half)))
 
 
 def proportions(counts: Int[np.ndarray, "steps halves labels"]) -> Float[np.ndarray, "steps labels"]:

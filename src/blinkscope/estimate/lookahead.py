@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from blinkscope.estimate.recursion import Recursion
 
 PORTIONS = 16
+NOTHING = 1e-15  # variance that rounding errors make
 SEEN = 1e-3  # least expected share of a label that is reckoned with
 
 
@@ -27,14 +28,15 @@ def pooled_counts(
     draws: Float[np.ndarray, "draws rows labels"],
     cost: Float[np.ndarray, " steps"],
     budget: float,
+    room: Float[np.ndarray, " steps"],
 ) -> Int[np.ndarray, " steps"]:
-    """How many more labels to draw at each position when about ``budget`` is spent; none where ``cost`` is infinite."""
-    open_ = np.flatnonzero((recursion.off_path > 0) & np.isfinite(cost))
+    """How many more labels to draw at each position when about ``budget`` is spent; ``room`` at most."""
+    open_ = np.flatnonzero((recursion.off_path > 0) & (room > 0))
     numbers = np.zeros(recursion.steps, dtype=np.int64)
     if not len(open_):
         return numbers
     size, _, labels = draws.shape
-    p, q, price = recursion.p[open_, None], recursion.off_path[open_, None], cost[open_]
+    p, q, price, room = recursion.p[open_, None], recursion.off_path[open_, None], cost[open_], room[open_].copy()
     # Other rows are copies of these, or certain.
     before = draws[:, open_] - draws[:, open_].mean(axis=0)
     after = draws[:, open_ + 1] - draws[:, open_ + 1].mean(axis=0)
@@ -49,9 +51,12 @@ def pooled_counts(
         variance = (state[:, :entries] ** 2).mean(axis=0)
         worst = state[:, int(np.argmax(variance))]
         covariance = (worst @ state[:, entries:] / size).reshape(len(open_), labels)
-        value = np.where(seen, covariance**2 / share, 0.0).sum(axis=1) / price
+        value = np.where(seen, covariance**2 / share, 0.0).sum(axis=1) / price * (room > 0)
         best = int(np.argmax(value))
-        number = max(1, round(left / portion / price[best]))
+        if value[best] < NOTHING:
+            break
+        number = int(min(max(1, round(left / portion / price[best])), room[best]))
+        room[best] -= number
         numbers[open_[best]] += number
         left -= number * price[best]
         if left <= 0:

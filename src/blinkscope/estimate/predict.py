@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blinkscope.estimate.allocation import best_counts
-from blinkscope.estimate.decomposition import PILOT
+from blinkscope.estimate.decomposition import pilot_draws
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import Stratum
 
@@ -41,7 +41,7 @@ def predict(
     for stratum in strata:
         cost[stratum.key] = stratum.cost
         spreads[stratum.key] = spread
-        least[stratum.key] = 2 * PILOT
+        least[stratum.key] = sum(pilot_draws(stratum, half, len(strata)) for half in (0, 1))
     # Beyond the pilot the variance falls like one over the cost, so a few rescalings of the budget settle it.
     budget = float((least * cost).sum())
     for _ in range(RESCALINGS):
