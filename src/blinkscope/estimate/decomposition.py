@@ -127,8 +127,9 @@ class Decomposition:
         drawn = counts.sum(axis=2)
         # Var((A + B) / 2) = v (1/n_A + 1/n_B) / 4; with one half empty the other one's proportion stands alone.
         share = np.where((drawn > 0).all(axis=1), 0.25, 1.0)[:, None]
-        inverse = (share * np.divide(1.0, drawn, out=np.zeros(drawn.shape), where=drawn > 0)).sum(axis=1)
-        sampling = self.recursion.variance(spread(self.recursion, joint) * inverse[:, None])
+        # Few labels say little about their own variance, and a run ends where it looks small: 1 / (n + 1) of it more.
+        inverse = share * np.divide(1 + 1 / (drawn + 1), drawn, out=np.zeros(drawn.shape), where=drawn > 0)
+        sampling = self.recursion.variance(spread(self.recursion, joint) * inverse.sum(axis=1)[:, None])
         center, own = joint.mean(axis=0), joint.var(axis=0)
         stretch = np.sqrt(np.divide(np.maximum(sampling, own), own, out=np.ones_like(own), where=own > 0))
         return np.clip(mean + (joint - center) * stretch, 0.0, 1.0)
