@@ -12,14 +12,14 @@ COLOURS = {"unbiased": "#1f5a99", "pooled": "#b5541c"}
 
 
 def draw(summaries: Sequence[dict[str, Any]], runs: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> None:
-    """Write ``coverage.svg`` and ``errors.svg``."""
+    """Write ``coverage.svg`` and ``errors.png``."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "blinkscope", "font.size": 9})
     folder.mkdir(parents=True, exist_ok=True)
     _coverage(summaries).savefig(folder / "coverage.svg", metadata={"Date": None})
-    _errors(runs).savefig(folder / "errors.svg", metadata={"Date": None})
+    _errors(runs).savefig(folder / "errors.png", dpi=110)
 
 
 def _coverage(summaries: Sequence[dict[str, Any]]) -> Any:
@@ -30,7 +30,7 @@ def _coverage(summaries: Sequence[dict[str, Any]]) -> Any:
     axes = figure.subplots(1, 2, sharey=True)
     for ax, estimator in zip(axes, COLOURS, strict=True):
         for found in summaries:
-            if found["estimator"] == estimator and found["bands"]["0.95"]["of"]:
+            if found["estimator"] == estimator and found["case"] != "decision":
                 levels = [float(level) for level in found["bands"]]
                 ax.plot(
                     levels, [b["share"] for b in found["bands"].values()], color=COLOURS[estimator], lw=0.8, alpha=0.7
