@@ -4,9 +4,15 @@ The goal is the smallest largest variance of the curve for a given cost. For fix
 best counts are n_s ~ sqrt(a_s / c_s), a_s being what a unit of variance at s adds to the weighted variance and c_s the
 cost of one draw; the worst-case weights are found by moving weight towards the entries whose variance is largest.
 Counts that exist already cannot be taken back, so the new ones fill up to a common level ("water filling").
+
+``cheapest_counts`` answers the same question the other way round, for known variances: the least cost at which the
+largest variance is small enough. It comes with a bound that no allocation can beat, so what the loop spends can be
+compared with it.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +21,8 @@ from blinkscope.estimate.recursion import Recursion
 
 ITERATIONS = 40
 STEP = 1.0  # exponent with which an entry's weight follows its relative variance, each iteration
+CHEAPEST_STEP = 2.0  # the same for ``cheapest_counts``; from about 4 on it swings without end
+GAP, MOST_ITERATIONS = 0.005, 2000
 
 
 def best_counts(
@@ -50,6 +58,58 @@ def best_counts(
         value = (recursion.sensitivity(weight) * spread).sum(axis=1)
         counts = fill(np.where(room, np.sqrt(value / cost), 0.0), have, cost, budget)
     return np.maximum(counts, have)
+
+
+@dataclass(frozen=True, eq=False)
+class Cheapest:
+    """The cheapest way to an error.
+
+    counts: draws at each position, not rounded. cost: of these counts. least: no counts that reach the error cost less.
+    """
+
+    counts: Float[np.ndarray, " steps"]
+    cost: float
+    least: float
+
+
+def cheapest_counts(
+    recursion: Recursion,
+    spread: Float[np.ndarray, "steps labels"],
+    cost: Float[np.ndarray, " steps"],
+    error: float,
+) -> Cheapest:
+    """The counts n that minimise sum_s cost_s n_s while no sum_s W_ts^2 spread_s(theta) / n_s exceeds error^2.
+
+    For weights w >= 0 on the entries (t, theta) that sum to one, every allowed n has sum_s a_s / n_s <= error^2 with
+    a_s = sum w W_ts^2 spread_s, and by Cauchy and Schwarz costs at least (sum_s sqrt(cost_s a_s) / error)^2, which is
+    the cost of n_s ~ sqrt(a_s / cost_s) if w sits on the largest variances alone. So weights are moved there, entries
+    above the average variance gaining, until bound and cost agree within ``GAP`` (the multiplicative algorithm of
+    optimal design; Silvey, Titterington and Torsney 1978, in its dual form).
+
+    Parameters
+    ----------
+    spread : variance of one draw at each position and label; positions without any need no draws.
+    cost : cost of one draw at each position.
+    error : largest standard deviation of the curve.
+    """
+    weight = np.ones((recursion.steps + 1, spread.shape[1]))
+    best = Cheapest(np.zeros(recursion.steps), 0.0, 0.0)
+    for _ in range(MOST_ITERATIONS):
+        weight = weight / weight.sum()
+        shape = np.sqrt((recursion.sensitivity(weight) * spread).sum(axis=1) / cost)
+        total = float((shape * cost).sum())
+        if total == 0:
+            return best
+        each = np.divide(spread, shape[:, None], out=np.zeros_like(spread), where=shape[:, None] > 0)
+        variance = recursion.variance(each)
+        level = float(variance.max()) / error**2
+        least = max(best.least, (total / error) ** 2)
+        best = Cheapest(shape * level, total * level, least) if not best.cost or total * level < best.cost else best
+        best = Cheapest(best.counts, best.cost, least)
+        if best.cost <= (1 + GAP) * best.least:
+            break
+        weight = weight * (variance / variance.max()) ** CHEAPEST_STEP
+    return best
 
 
 def fill(
