@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import Case, replay_cases, toy_cases
 
 from blinkscope.estimate import loop
 from blinkscope.estimate.allocation import cheapest_counts
 from blinkscope.estimate.decomposition import PILOT
 from blinkscope.estimate.trace import Target
+from cases import Case, replay_cases, toy_cases
 
 
 def inverse_counts(drawn: np.ndarray) -> np.ndarray:

@@ -1,0 +1,184 @@
+"""Generated tokens, error and windows: the divergence method beside its peers, on the same cases with a known law.
+
+    python benchmarks/cost.py [--replay FILE] [--labels 2] [--error 0.05] [--runs 2] [--only METHOD ...] [--no-toys]
+
+Methods: ``unbiased`` and ``pooled`` (the divergence method to the error); ``resampling`` (100 free continuations at
+every position); ``grid`` (the paper's ten fractions, 100 each); ``bisect10`` and ``bisect50`` (pivotal token search:
+split while the ends differ by 0.2 in total variation); ``forking`` (30 continuations of every alternative above 0.05 at
+every position, read with the divergence recursion, which is kinder than the published reading).
+
+Of every run: generated tokens; mean squared error over all rows and labels (curves with fewer rows are interpolated
+linearly between them); true windows of change 0.6 or more and how many of them overlap a listed one; listed windows
+(change 0.5) and how many of them overlap a true one of that change; whether a window was listed at all, for models
+that have none. Windows of ``grid`` follow the paper's rule, a rise of 0.5 between consecutive fractions.
+
+``equal_error`` is the cost of resampling every position for a method's own mean squared error, over the method's cost:
+n free continuations have mean squared error mean(pi (1 - pi)) / n exactly. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blinkscope.estimate import loop
+from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
+from blinkscope.estimate.trace import ESTIMATORS, Target
+from blinkscope.posterior import Posterior
+from blinkscope.window import TokenWindow, rise_windows, token_windows
+from cases import Case, replay_cases, toy_cases
+
+METHODS = ("unbiased", "pooled", "resampling", "grid", "bisect10", "bisect50", "forking")
+FRACTIONS = tuple(i / 10 for i in range(10))
+FORK_FROM, FORK_DRAWS = 0.05, 30
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one run of a method gave."""
+
+    tokens: float
+    posterior: Posterior
+
+
+def run(case: Case, method: str, error: float, seed: int) -> Result:
+    if method == "forking":
+        return forking(case, seed)
+    if method in ESTIMATORS:
+        target = Target(error=error, estimator=method)
+        outcome = loop.run(case.off_path_source(seed), case.divergence(seed, target.estimator), target)
+    else:
+        outcome = loop.run(case.free_source(seed), _free_method(case, method, seed), Target())
+    return Result(sum(draw.cost for draw in outcome.draws), outcome.posterior)
+
+
+def _free_method(case: Case, method: str, seed: int) -> Grid | Bisection:
+    strata, limit = case.free_strata(), len(case.labels) + 1
+    if method.startswith("bisect"):
+        return Bisection(strata, int(method.removeprefix("bisect")), case.final_label, limit, seed)
+    rows = tuple(range(case.recursion.steps))
+    if method == "grid":
+        rows = fraction_rows(case.recursion.steps, FRACTIONS)
+    return Grid(strata, rows, 100, case.final_label, limit, seed)
+
+
+def forking(case: Case, seed: int) -> Result:
+    """Every alternative above 0.05 (one at least), 30 times, weighted by its probability among them."""
+    rng = np.random.default_rng(seed)
+    gamma, tokens = np.full_like(case.gamma, np.nan), 0.0
+    for s, forks in case.forks.items():
+        kept = [branch for branch in forks if branch.p > FORK_FROM]
+        tokens += FORK_DRAWS * sum(branch.cost for branch in kept)
+        total = sum(branch.p for branch in kept)
+        for i, branch in enumerate(kept):
+            share = rng.multinomial(FORK_DRAWS, branch.share(case.labels)) / FORK_DRAWS
+            gamma[s] = (0.0 if i == 0 else gamma[s]) + branch.p / total * share
+    mean = case.recursion.curve(gamma, case.final)
+    return Result(tokens, Posterior(np.arange(len(mean), dtype=float), case.labels, mean))
+
+
+def squared_error(case: Case, posterior: Posterior) -> float:
+    rows = np.arange(case.recursion.steps + 1)
+    mean = np.zeros_like(case.truth)
+    for column, label in enumerate(case.labels):
+        if label in posterior.labels:
+            mean[:, column] = np.interp(rows, posterior.index, posterior.mean[:, posterior.labels.index(label)])
+    return float(((mean - case.truth) ** 2).mean())
+
+
+def windows(case: Case, method: str, posterior: Posterior) -> tuple[TokenWindow, ...]:
+    if method != "grid":
+        return token_windows(posterior, case.final_label, max_width=case.width)
+    return rise_windows(posterior, case.final_label)
+
+
+def overlapping(windows: Sequence[TokenWindow], others: Sequence[TokenWindow]) -> int:
+    return sum(any(w.start < o.end and o.start < w.end for o in others) for w in windows)
+
+
+def measure(case: Case, method: str, error: float, runs: int) -> dict[str, Any]:
+    """Averages and counts over the runs of one case."""
+    rows = np.arange(case.recursion.steps + 1, dtype=float)
+    exact = token_windows(Posterior(rows, case.labels, case.truth), case.final_label, max_width=case.width)
+    tokens, squared, found = [], [], {"true": 0, "hit": 0, "listed": 0, "right": 0, "alarms": 0}
+    for seed in range(runs):
+        result = run(case, method, error, seed)
+        listed = windows(case, method, result.posterior)
+        tokens.append(result.tokens)
+        squared.append(squared_error(case, result.posterior))
+        found["true"] += len(case.windows)
+        found["hit"] += overlapping(case.windows, listed)
+        found["listed"] += len(listed)
+        found["right"] += overlapping(listed, exact)
+        found["alarms"] += case.null and bool(listed)
+    spread = float((case.truth * (1 - case.truth)).mean())
+    mean_squared = statistics.fmean(squared)
+    every = float(case.free_cost.sum())
+    # An error of nothing at all has no equal: a question whose outcome nothing can change.
+    equal = spread / mean_squared * every / statistics.fmean(tokens) if mean_squared > 1e-9 else None
+    return {
+        "case": case.name,
+        "method": method,
+        "tokens": round(statistics.fmean(tokens)),
+        "rms_error": round(mean_squared**0.5, 4),
+        "equal_error": equal and round(equal, 2),
+        **found,
+    }
+
+
+def summary(rows: Sequence[dict[str, Any]], nulls: int) -> dict[str, Any]:
+    """One method over the cases of a group."""
+    total = {key: sum(row[key] for row in rows) for key in ("true", "hit", "listed", "right", "alarms")}
+    ratios = [row["equal_error"] for row in rows if row["equal_error"] is not None]
+    return {
+        "median_tokens": round(statistics.median(row["tokens"] for row in rows)),
+        "total_tokens": sum(row["tokens"] for row in rows),
+        "median_rms_error": round(statistics.median(row["rms_error"] for row in rows), 4),
+        "median_equal_error": round(statistics.median(ratios), 2),
+        "recall": f"{total['hit']}/{total['true']}",
+        "precision": f"{total['right']}/{total['listed']}",
+        "null_runs_with_a_window": f"{total['alarms']}/{nulls}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="recorded rollouts; toy models alone without it")
+    parser.add_argument("--no-toys", action="store_true")
+    parser.add_argument("--labels", type=int, default=2, help="outcomes of recorded rollouts kept apart (default 2)")
+    parser.add_argument("--error", type=float, default=0.05)
+    parser.add_argument("--runs", type=int, default=2, help="runs of each case (default 2)")
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD")
+    arguments = parser.parse_args()
+    groups = {} if arguments.no_toys else {"toy": toy_cases([0])}
+    if arguments.replay:
+        groups["replay"] = replay_cases(arguments.replay, arguments.labels)
+    result: dict[str, Any] = {
+        "error": arguments.error,
+        "runs": arguments.runs,
+        "labels": arguments.labels,
+        "summary": {},
+        "rows": [],
+    }
+    for group, cases in groups.items():
+        nulls = arguments.runs * sum(case.null for case in cases)
+        for method in arguments.only:
+            rows = []
+            for case in cases:
+                rows.append(measure(case, method, arguments.error, arguments.runs))
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+            result["rows"] += rows
+            result["summary"][f"{group} {method}"] = summary(rows, nulls)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
