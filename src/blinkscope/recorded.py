@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from blinkscope.converters import read_recorded
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop
 from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.predict import FORKING_FROM
 from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
@@ -85,6 +87,16 @@ def locate_recorded(
         trace = analyse(chosen, keeper.record or record, target, keeper, announce=announce, watch=watch)
         keeper.finish(trace.status)
     return trace
+
+
+def plan_recorded(model: str, item: str | None, **options: Any) -> Plan:
+    """What ``locate_recorded`` would cost; see ``plan``."""
+    reading, target = split_options(None, {**options, "method": MethodOptions()})
+    chosen = select(read_recorded(file_of(model)), item)
+    record = reading.record(chosen, name_of(model))
+    above = Counter(fork.position for fork in chosen.forks if fork.p > FORKING_FROM)
+    alternatives = tuple(above[s] for s in range(len(record.steps)))
+    return Plan(record, record.prediction(target), 0, alternatives=alternatives)
 
 
 def analyse(

@@ -17,8 +17,8 @@ from blinkscope.engines import engine_of, open_engine
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop, streams
 from blinkscope.estimate.loop import Progress
-from blinkscope.estimate.predict import Prediction
-from blinkscope.estimate.record import PathRecord
+from blinkscope.estimate.predict import FORKING_FROM, MethodCost, Prediction, planned_costs
+from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import JSON, Source
 from blinkscope.estimate.trace import Step, Target, Trace
@@ -41,12 +41,24 @@ GENERATION = 0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before the first draw: the scored path and what the run is expected to cost."""
+    """What is known before the first draw: the scored path and what the run is expected to cost.
+
+    alternatives: how many there are at each position with a probability above ``FORKING_FROM``.
+    seconds_per_token: of the generation itself, which was written alone; None where it was given. Continuations are
+        written side by side and need less.
+    """
 
     record: PathRecord
     prediction: Prediction
     known_draws: int
     notes: tuple[str, ...] = ()
+    alternatives: tuple[int, ...] = ()
+    seconds_per_token: float | None = None
+
+    @property
+    def costs(self) -> tuple[MethodCost, ...]:
+        """What the divergence method to several errors and other methods would cost on this path."""
+        return planned_costs(self.record.recursion, self.record.places, self.alternatives)
 
 
 def locate(
@@ -120,6 +132,39 @@ def locate(
         keeper.finish(outcome.status)
         seconds, model_seconds = keeper.spent
     return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+
+
+def plan(
+    model: Any = "smollm2",
+    prompt: str | Sequence[Message | Mapping[str, str]] | Question = "",
+    *,
+    tokenizer: Any = None,
+    engine_options: Mapping[str, Any] | None = None,
+    item: str | None = None,
+    **options: Any,
+) -> Plan:
+    """What ``locate`` with the same arguments, and other methods, would cost.
+
+    Finds or makes the generation and scores it; draws nothing and writes no file.
+    """
+    if isinstance(model, str) and model.startswith("replay:"):
+        from blinkscope.recorded import plan_recorded
+
+        return plan_recorded(model, item, **options)
+    question, target = _split_options(prompt, None, options)
+    question = replace(question, method=MethodOptions())
+    engine = open_model(model, engine_options, tokenizer)
+    feature = _feature(question, engine)
+    stopwatch = Stopwatch()
+    base = _writer(question, engine, feature, question.sampling or engine.default_sampling, stopwatch)
+    record, _, score = _fresh(question, base, feature)
+    return Plan(
+        record,
+        record.prediction(target),
+        0,
+        alternatives=tuple(int((other.p > FORKING_FROM).sum()) for other in score.alternatives),
+        seconds_per_token=stopwatch.seconds / len(record.steps) if question.transcript is None else None,
+    )
 
 
 def open_model(model: Any, options: Mapping[str, Any] | None = None, tokenizer: Any = None) -> Engine:

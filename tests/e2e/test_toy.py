@@ -169,6 +169,24 @@ def test_bad_input_gets_one_sentence_and_status_2(arguments: tuple[str, ...], na
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_says_what_methods_would_cost_and_leaves_no_file(tmp_path: Path) -> None:
+    planned = result(*FORK, "--plan", cwd=tmp_path)
+    said = blinkscope(*FORK, "--plan", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert not list(tmp_path.iterdir())
+    tokens = {(row["method"], row["error"]): row["generated_tokens"] for row in planned["costs"]}
+    assert all(f"{number:,}" in said.stdout for number in tokens.values())
+    # 24 tokens, and a free continuation at row t costs 24 - t of them.
+    assert tokens["resampling every token 100 times", None] == 100 * 24 * 25 / 2
+    assert tokens["resampling every token", 0.05] == 67 * 24 * 25 / 2
+    for estimator in ("unbiased", "pooled"):
+        costs = [tokens[f"divergence, {estimator}", error] for error in (0.1, 0.05, 0.02)]
+        assert costs == sorted(costs)
+    found = result(*FORK, "--error", "0.05", "-o", "run.db", cwd=tmp_path)
+    assert found["cost"]["predicted_tokens"] == tokens["divergence, unbiased", 0.05]
+    assert planned["open"] == len({fork["position"] for fork in found["forks"]})
+
+
 def test_a_greedy_sampler_cannot_fork(tmp_path: Path) -> None:
     done = blinkscope(*FORK, "--temperature", "0", "-o", "run.db", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

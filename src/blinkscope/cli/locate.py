@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
 from blinkscope.question import Question, messages
 from blinkscope.report.progress import progress_display
-from blinkscope.session import Plan, locate, open_model
+from blinkscope.session import Plan, locate, open_model, plan
 
 LARGEST_FILE = 10_000_000  # bytes of a transcript or of messages
 
@@ -58,6 +58,8 @@ def command(arguments: argparse.Namespace) -> int:
         engine = open_model(arguments.model, options)
         display.stage("scoring the generation")
         question = replace(question, sampling=replace(engine.default_sampling, **changes))
+        if arguments.plan:
+            return _planned(plan(engine, question), arguments)
         trace = locate(engine, question, target=target, run=run, announce=_announce, watch=display.update)
     write(trace, arguments)
     print(f"run file: {run}", file=sys.stderr)
@@ -73,6 +75,8 @@ def _recorded(arguments: argparse.Namespace) -> int:
                 "their own; leave it out."
             )
     target = replace(Target(), **target_changes(arguments))
+    if arguments.plan:
+        return _planned(plan(arguments.model, item=arguments.item, seed=arguments.seed), arguments)
     run = _run_file(arguments)
     with progress_display(sys.stderr) as display:
         trace = locate(
@@ -123,6 +127,39 @@ def _announce(plan: Plan) -> None:
     )
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
+    """The expected cost of this method to several errors, and of others, on stdout."""
+    steps, places = len(planned.record.steps), len(planned.record.strata)
+    each = planned.seconds_per_token
+    if arguments.json:
+        rows = [{"method": cost.method, "error": cost.error, **asdict(cost.expected)} for cost in planned.costs]
+        print(json.dumps({"schema": 1, "tokens": steps, "open": places, "seconds_per_token": each, "costs": rows}))
+        return 0
+    print(f"{steps} tokens, {places} of them can decide something; nothing was drawn\n")
+    width = max(len(cost.method) for cost in planned.costs)
+    time = f"{'at most':>12}" if each is not None else ""
+    print(f"{'method':<{width}}  {'error':>5}{'continuations':>15}{'tokens':>13}{time}")
+    for cost in planned.costs:
+        error = "" if cost.error is None else f"{cost.error:g}"
+        expected = cost.expected
+        time = "" if each is None else f"{duration(expected.generated_tokens * each):>12}"
+        counts = f"{expected.continuations:>15,}{expected.generated_tokens:>13,}"
+        print(f"{cost.method:<{width}}  {error:>5}{counts}{time}")
+    if each is not None:
+        print(
+            "\nTimes are those of one continuation at a time, as the generation was written; side by side takes less."
+        )
+    return 0
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in two digits: a prediction is no better."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.2g} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def _prompt(arguments: argparse.Namespace) -> str | tuple[Message, ...]:

@@ -86,6 +86,7 @@ def _locate(commands: Any) -> None:
     method = p.add_argument_group("how much is drawn")
     _methods(method)
     _targets(method)
+    method.add_argument("--plan", action="store_true", help="say what this and other methods would cost; draw nothing")
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     machine.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")

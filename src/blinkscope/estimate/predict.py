@@ -1,8 +1,13 @@
-"""What a run will cost, said before anything is drawn."""
+"""What a run will cost, said before anything is drawn, and what other methods would.
+
+All that is known is the scored path. How much the off-path laws vary is not, so a typical variance of one draw stands
+in for all of them (``TYPICAL_SPREAD``): where little is open after all, a run costs less.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +15,16 @@ import numpy as np
 from blinkscope.estimate.allocation import best_counts
 from blinkscope.estimate.decomposition import pilot_draws
 from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.resampling import fraction_rows
 from blinkscope.estimate.source import Stratum
+from blinkscope.estimate.trace import Estimator
 
 RESCALINGS = 4
-TYPICAL_SPREAD = 0.08
-"""Assumed gamma (1 - gamma) of a fork; 0.25 is the most it can be. Chosen by eye, so a prediction is a rough one."""
+TYPICAL_SPREAD: Mapping[Estimator, float] = {"unbiased": 1 / 6, "pooled": 0.05}
+"""Assumed gamma (1 - gamma) of a fork, 0.25 at most. 1/6 is its mean if every probability is as likely as another; for
+the pooled estimator, which needs fewer draws, the value was fitted to the cases of ``benchmarks/cost.py``."""
+PLANNED_ERRORS = (0.1, 0.05, 0.02)
+EVERY_TOKEN, FORKING_FROM, FORKING_DRAWS, BISECTION_DRAWS = 100, 0.05, 30, 50
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,17 @@ class Prediction:
     generated_tokens: int
 
 
+@dataclass(frozen=True)
+class MethodCost:
+    """What one method is expected to cost; ``error`` is None where it does not aim at one."""
+
+    method: str
+    error: float | None
+    expected: Prediction
+
+
 def predict(
-    recursion: Recursion, strata: Sequence[Stratum], error: float, spread: float = TYPICAL_SPREAD
+    recursion: Recursion, strata: Sequence[Stratum], error: float, estimator: Estimator = "unbiased"
 ) -> Prediction:
     """Continuations and tokens until the curve's largest standard deviation is ``error``.
 
@@ -40,7 +59,7 @@ def predict(
     least = np.zeros(recursion.steps)
     for stratum in strata:
         cost[stratum.key] = stratum.cost
-        spreads[stratum.key] = spread
+        spreads[stratum.key] = TYPICAL_SPREAD[estimator]
         least[stratum.key] = sum(pilot_draws(stratum, half, len(strata)) for half in (0, 1))
     # Beyond the pilot the variance falls like one over the cost, so a few rescalings of the budget settle it.
     budget = float((least * cost).sum())
@@ -51,3 +70,46 @@ def predict(
         total = float((counts * cost).sum())
         budget = max(total * excess - float((least * cost).sum()), 0.0)
     return Prediction(round(float(counts.sum())), round(total))
+
+
+def planned_costs(
+    recursion: Recursion, strata: Sequence[Stratum], alternatives: Sequence[int]
+) -> tuple[MethodCost, ...]:
+    """The divergence method to several errors, and the other ways to look at a path of N tokens.
+
+    A free continuation at row t is taken to cost N - t tokens. Resampling every token to an error needs
+    ``TYPICAL_SPREAD`` / error^2 continuations at each row. Bisection costs least where nothing changes, about log2 N
+    rows beside the first where one token decides, and every row at worst.
+
+    Parameters
+    ----------
+    alternatives : at each position, how many alternatives have a probability above ``FORKING_FROM``.
+    """
+    steps = recursion.steps
+    left = [float(steps - t) for t in range(steps)]
+
+    def free(rows: Sequence[int], draws: int) -> Prediction:
+        return Prediction(draws * len(rows), round(draws * sum(left[row] for row in rows)))
+
+    every = range(steps)
+    found = [
+        MethodCost(f"divergence, {estimator}", error, predict(recursion, strata, error, estimator))
+        for estimator in TYPICAL_SPREAD
+        for error in PLANNED_ERRORS
+    ]
+    found += [
+        MethodCost("resampling every token", error, free(every, math.ceil(TYPICAL_SPREAD["unbiased"] / error**2)))
+        for error in PLANNED_ERRORS
+    ]
+    found.append(MethodCost(f"resampling every token {EVERY_TOKEN} times", None, free(every, EVERY_TOKEN)))
+    fractions = fraction_rows(steps, [i / 10 for i in range(10)])
+    found.append(MethodCost(f"grid of ten fractions, {EVERY_TOKEN} each", None, free(fractions, EVERY_TOKEN)))
+    halving = math.ceil(math.log2(max(steps, 2)))
+    typical = BISECTION_DRAWS * (steps + halving * steps / 2)
+    one = Prediction(BISECTION_DRAWS * (1 + halving), round(typical))
+    found.append(MethodCost(f"bisection, {BISECTION_DRAWS} each, one decisive token", None, one))
+    found.append(MethodCost(f"bisection, {BISECTION_DRAWS} each, at worst", None, free(every, BISECTION_DRAWS)))
+    tokens = FORKING_DRAWS * sum(count * (steps - s - 1) for s, count in enumerate(alternatives))
+    forking = Prediction(FORKING_DRAWS * sum(alternatives), tokens)
+    found.append(MethodCost(f"forking paths, {FORKING_DRAWS} of each alternative", None, forking))
+    return tuple(found)

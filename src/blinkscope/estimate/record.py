@@ -126,7 +126,7 @@ class PathRecord:
     def _expected(self, target: Target) -> Prediction:
         """The same for draws that never end."""
         if self.method.name == "divergence":
-            return predict(self.recursion, self.places, target.error)
+            return predict(self.recursion, self.places, target.error, target.estimator)
         rows = fraction_rows(len(self.steps), self.method.fractions) if self.method.name == "grid" else (0,)
         costs = [stratum.cost for stratum in self.places if stratum.key in rows]
         return Prediction(self.method.resamples * len(rows), round(self.method.resamples * sum(costs)))
