@@ -13,7 +13,8 @@ linearly between them); true windows of change 0.6 or more and how many of them 
 that have none. Windows of ``grid`` follow the paper's rule, a rise of 0.5 between consecutive fractions.
 
 ``equal_error`` is the cost of resampling every position for a method's own mean squared error, over the method's cost:
-n free continuations have mean squared error mean(pi (1 - pi)) / n exactly. Prints one JSON object.
+n free continuations have mean squared error mean(pi (1 - pi)) / n exactly. ``prediction_factor`` is by how much the
+prediction made before the first draw was off, either way. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from blinkscope.estimate import loop
+from blinkscope.estimate.predict import predict
 from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.trace import ESTIMATORS, Target
 from blinkscope.posterior import Posterior
@@ -124,9 +126,11 @@ def measure(case: Case, method: str, error: float, runs: int) -> dict[str, Any]:
     every = float(case.free_cost.sum())
     # An error of nothing at all has no equal: a question whose outcome nothing can change.
     equal = spread / mean_squared * every / statistics.fmean(tokens) if mean_squared > 1e-9 else None
+    predicted = predict(case.recursion, case.strata, error, method).generated_tokens if method in ESTIMATORS else None
     return {
         "case": case.name,
         "method": method,
+        "predicted_tokens": predicted,
         "tokens": round(statistics.fmean(tokens)),
         "rms_error": round(mean_squared**0.5, 4),
         "equal_error": equal and round(equal, 2),
@@ -137,12 +141,18 @@ def measure(case: Case, method: str, error: float, runs: int) -> dict[str, Any]:
 def summary(rows: Sequence[dict[str, Any]], nulls: int) -> dict[str, Any]:
     """One method over the cases of a group."""
     total = {key: sum(row[key] for row in rows) for key in ("true", "hit", "listed", "right", "alarms")}
+    factors = [
+        max(row["predicted_tokens"] / row["tokens"], row["tokens"] / row["predicted_tokens"])
+        for row in rows
+        if row["predicted_tokens"]
+    ]
     ratios = [row["equal_error"] for row in rows if row["equal_error"] is not None]
     return {
         "median_tokens": round(statistics.median(row["tokens"] for row in rows)),
         "total_tokens": sum(row["tokens"] for row in rows),
         "median_rms_error": round(statistics.median(row["rms_error"] for row in rows), 4),
         "median_equal_error": round(statistics.median(ratios), 2),
+        "median_prediction_factor": round(statistics.median(factors), 2) if factors else None,
         "recall": f"{total['hit']}/{total['true']}",
         "precision": f"{total['right']}/{total['listed']}",
         "null_runs_with_a_window": f"{total['alarms']}/{nulls}",

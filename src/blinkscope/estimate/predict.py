@@ -20,7 +20,7 @@ from blinkscope.estimate.source import Stratum
 from blinkscope.estimate.trace import Estimator
 
 RESCALINGS = 4
-TYPICAL_SPREAD: Mapping[Estimator, float] = {"unbiased": 1 / 6, "pooled": 0.05}
+TYPICAL_SPREAD: Mapping[Estimator, float] = {"unbiased": 1 / 6, "pooled": 0.06}
 """Assumed gamma (1 - gamma) of a fork, 0.25 at most. 1/6 is its mean if every probability is as likely as another; for
 the pooled estimator, which needs fewer draws, the value was fitted to the cases of ``benchmarks/cost.py``."""
 PLANNED_ERRORS = (0.1, 0.05, 0.02)
