@@ -123,6 +123,17 @@ class GaussianMixture:
                 scores[:, k] = -(((y - decay * means[k]) @ axes) ** 2 / variances + np.log(variances)).sum(axis=1) / 2
         return np.asarray(softmax(np.log(self.weights) + scores, axis=1))
 
+    def denoise(self, y: Float[np.ndarray, "n span"], t: float) -> Float[np.ndarray, "n span"]:
+        """E[X | Y_t = y], the sum over k of pi_t(k) (mu_k + e^{-t} Sigma_k Sigma_{k,t}^{-1} (y - e^{-t} mu_k))."""
+        decay, means, pi = math.exp(-self.index.check(t)), self._coordinates, self.posterior(y, t)
+        if self.covariances is None:
+            return np.asarray((1 - decay**2) * (pi @ means) + decay * y)
+        out = pi @ means
+        for k, (values, axes) in enumerate(zip(*self._axes, strict=True)):
+            gain = decay * values / _evolve(values, decay)
+            out += pi[:, k, None] * (((y - decay * means[k]) @ axes * gain) @ axes.T)
+        return np.asarray(out)
+
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
         """Draws of Y_t with the same random numbers at every t."""
         if self.covariances is not None:
