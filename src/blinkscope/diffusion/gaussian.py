@@ -94,6 +94,10 @@ class GaussianDiffusion:
         """The number of a level from its OU time; other times are refused."""
         return int(np.searchsorted(self.times, self.index.check(t)))
 
+    def cost(self, level: int) -> float:
+        """Network evaluations of denoising one observation from a level: one a step."""
+        return float(level)
+
     def noise(self, rng: np.random.Generator, picture: Pictures, level: int) -> Pictures:
         """One draw of Y at a level given X."""
         self._check(level)

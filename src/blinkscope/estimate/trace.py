@@ -92,12 +92,13 @@ class Fork:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took. Tokens are the currency; seconds are the machine's."""
+    """What a run took. Tokens are the currency of texts, network evaluations that of pictures."""
 
     continuations: int = 0
     generated_tokens: int = 0
     scored_tokens: int = 0
     predicted_tokens: int = 0
+    network_evaluations: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
 
@@ -113,6 +114,8 @@ class Trace:
     truth: the exact curve on the same rows and labels, where the model's law is known.
     notes: what a reader should know before trusting the numbers.
     comparison: the curve that recorded forks predict beside recorded free continuations; None without such a record.
+    kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one picture.
+    times: OU time of each row, for pictures; None for texts.
     """
 
     settings: Mapping[str, JSON]
@@ -129,6 +132,8 @@ class Trace:
     truth: Float[np.ndarray, "rows labels"] | None = None
     notes: tuple[str, ...] = ()
     comparison: Mapping[str, JSON] | None = None
+    kind: Literal["path", "forward-reverse"] = "path"
+    times: Float[np.ndarray, " rows"] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -216,8 +221,9 @@ class Trace:
             "labels": list(self.labels),
             "final_label": self.final_label,
             "curve": {
-                "kind": "path",
+                "kind": self.kind,
                 "position": [int(i) for i in self.posterior.index],
+                **({} if self.times is None else {"time": [float(t) if np.isfinite(t) else "inf" for t in self.times]}),
                 "mean": self.curve.tolist(),
                 "low": low.tolist(),
                 "high": high.tolist(),
@@ -256,6 +262,7 @@ class Trace:
             "comparison": self.comparison,
             "cost": {
                 "continuations": self.cost.continuations,
+                **({} if self.times is None else {"network_evaluations": self.cost.network_evaluations}),
                 "generated_tokens": self.cost.generated_tokens,
                 "scored_tokens": self.cost.scored_tokens,
                 "predicted_tokens": self.cost.predicted_tokens,
