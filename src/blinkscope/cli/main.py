@@ -20,6 +20,7 @@ COMMANDS = {
     "worlds": "blinkscope.cli.world",
     "models": "blinkscope.cli.models",
     "features": "blinkscope.cli.features",
+    "train": "blinkscope.cli.train",
 }
 
 

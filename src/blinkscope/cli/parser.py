@@ -56,6 +56,7 @@ def build() -> Parser:
     _world(commands)
     _models(commands)
     commands.add_parser("features", help="how outcomes can be told apart, with an example each")
+    _train(commands)
     return parser
 
 
@@ -156,6 +157,11 @@ def _methods(p: Any) -> None:
     p.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
     p.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
     p.add_argument("--labels", type=int, default=12, help="most frequent labels kept apart (default 12)")
+def _train(commands: Any) -> None:
+    p = commands.add_parser("train", help="train a small model that ships with the package again")
+    p.add_argument("name", choices=("digits",), help="digits: a diffusion model of 8x8 scans, with its classifier")
+    p.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights and their report go")
+    p.add_argument("--seed", type=int, default=0)
 
 
 def _targets(p: Any) -> None:

@@ -1,0 +1,32 @@
+"""``blinkscope train``: make a small model that ships with the package again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from blinkscope.diffusion.digits import save_digits_model
+from blinkscope.diffusion.train_digits import train
+from blinkscope.errors import UserError
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    folder = Path(arguments.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a folder for the weights.")
+    with Progress(console=Console(stderr=True)) as bar:
+        tasks = {}
+
+        def watch(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=of)
+
+        model = train(arguments.seed, watch=watch)
+    save_digits_model(folder, model)
+    print(json.dumps(model.report, indent=2))
+    return 0
