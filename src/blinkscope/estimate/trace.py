@@ -116,6 +116,8 @@ class Trace:
     comparison: the curve that recorded forks predict beside recorded free continuations; None without such a record.
     kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one picture.
     times: OU time of each row, for pictures; None for texts.
+    kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one sample.
+    times: of diffusion models, the time of each row in the theory: OU time, or the masking probability; else None.
     """
 
     settings: Mapping[str, JSON]
