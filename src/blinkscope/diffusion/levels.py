@@ -1,10 +1,14 @@
 """A method of the loop for noise levels: coarse first, then finer where the posterior moves.
 
-The first rounds look at a few levels, at equal distances in steps. A level gets draws until its largest standard
-deviation is at most the error asked for. When all levels are known that well, a level is added in the middle between
-two neighbours whose probability of some label differs by ``change`` or more, and so on until no two such neighbours
-have a level between them. A level's draws come in two halves, the size of one decided by the labels of the other, so
-that proportions stay unbiased although sizes adapt (``estimate/decomposition.py``).
+The first round looks at a few levels, at equal distances in steps. Levels get draws until no standard deviation is
+above the error asked for. Then a level is added in the middle between two neighbours whose probability of some label
+differs by ``CHANGE`` or more, and so on until no two such neighbours have a level between them.
+
+Neighbouring levels say nearly the same, so they share their data: the rows, from the finished sample backwards, are a
+hidden Markov chain whose next row is like the last one or, now and then, is not. That is the model of
+``estimate/smoother.py`` with nothing kept of the row before (p = 0, every step free), and its joint draws are the
+posterior of the curve. With ten labels and a few draws a level, proportions by themselves would differ by half in total
+variation where nothing happens.
 """
 
 from __future__ import annotations
@@ -17,15 +21,16 @@ from jaxtyping import Float, Int
 
 from blinkscope.estimate import streams
 from blinkscope.estimate.counts import count, kept_labels
-from blinkscope.estimate.decomposition import proportions
-from blinkscope.estimate.resampling import JOINT_DRAWS, row_draws
+from blinkscope.estimate.decomposition import STEERING_PARTICLES
+from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.smoother import joint_draws
 from blinkscope.estimate.source import Draw, Order, Stratum
 from blinkscope.posterior import Posterior
 
 PILOT = 4  # draws of each half of a level in its first round
 COARSE = 8  # levels of the first round
 CHANGE = 0.2  # neighbours that differ by this much in a label's probability get a level between them
-GROWTH = 0.25  # a level that is not known well enough grows by this share at least, and at most by all it has
+LEAST, MOST = 0.25, 0.5  # by what share of its draws a level grows in a round
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,32 +52,32 @@ class NoiseLevels:
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         if round_ == 0:
             return _pilot(self._coarse())
-        rows, _, counts = self._counts(draws)
-        posterior = self.estimate(draws)
-        wide = posterior.sd[:-1].max(axis=1) > self.error
-        if not wide.any():
+        posterior = self._posterior(draws, STEERING_PARTICLES)
+        if (posterior.sd <= self.error).all():
+            posterior = self.estimate(draws)  # the few particles may have been lucky
+        sd = posterior.sd[:-1].max(axis=1)
+        if (sd <= self.error).all():
             return _pilot(between(posterior))
-        wanted = [
-            Order(rows[i], half, int(counts[i, half].sum()), self._more(counts[i, half], counts[i, 1 - half]))
-            for i in np.flatnonzero(wide)
-            for half in (0, 1)
-        ]
+        rows, _, counts = self._counts(draws)
+        wanted = []
+        for i in np.flatnonzero(sd > self.error):
+            for half in (0, 1):
+                have = int(counts[i, half].sum())
+                more = float(np.clip((sd[i] / self.error) ** 2 - 1, LEAST, MOST)) * max(have, PILOT)
+                wanted.append(Order(rows[i], half, have, int(np.ceil(more))))
         return sorted(wanted, key=lambda order: (-order.count, order.stratum, order.half))
 
     def estimate(self, draws: Sequence[Draw]) -> Posterior:
-        """The proportions at each level that was drawn from, with the certain last row appended."""
+        """The curve at each level that was drawn from, and the certain last row."""
+        return self._posterior(draws)
+
+    def _posterior(self, draws: Sequence[Draw], particles: int | None = None) -> Posterior:
         rows, labels, counts = self._counts(draws)
-        final = np.asarray([[label == self.final_label for label in labels]], dtype=float)
-        share = proportions(counts)
-        drawn = counts.sum(axis=2)
-        # The mean of two halves' proportions is known as well as one proportion of their harmonic mean's size.
-        inverse = np.divide(1.0, drawn, out=np.zeros(drawn.shape), where=drawn > 0).sum(axis=1)
-        size = np.where((drawn > 0).all(axis=1), 4.0, 1.0) / inverse
+        final = np.asarray([label == self.final_label for label in labels], dtype=float)
+        free = Recursion(np.zeros(len(rows)), np.ones(len(rows)))
         rng = streams.stream(self.seed, streams.BANDS, self.generation)
-        certain = np.broadcast_to(final, (JOINT_DRAWS, *final.shape))
-        joint = np.concatenate([row_draws(size[:, None] * share, share, rng), certain], axis=1)
-        index = np.asarray([*rows, len(self.strata)], dtype=float)
-        return Posterior(index, labels, np.concatenate([share, final]), joint)
+        joint = joint_draws(free, counts.sum(axis=1), final, rng, particles)
+        return Posterior(np.asarray([*rows, len(self.strata)], dtype=float), labels, joint.mean(axis=0), joint)
 
     def _coarse(self) -> tuple[int, ...]:
         steps = len(self.strata)
@@ -85,13 +90,6 @@ class NoiseLevels:
         labels = kept_labels(self.final_label, draws[:first], draws[first:], self.limit)
         rows = tuple(sorted({draw.stratum for draw in draws}))
         return rows, labels, count(draws, labels, rows)
-
-    def _more(self, own: Int[np.ndarray, " labels"], other: Int[np.ndarray, " labels"]) -> int:
-        """How many draws a half gets: what the other half says it lacks, within the limits of growth."""
-        share = (other + 1 / len(other)) / (other.sum() + 1)
-        have = max(int(own.sum()), PILOT)
-        lacking = float((share * (1 - share)).max()) / (2 * self.error**2) - have
-        return int(np.ceil(np.clip(lacking, GROWTH * have, have)))
 
 
 def between(posterior: Posterior) -> tuple[int, ...]:

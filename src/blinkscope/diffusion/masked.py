@@ -130,8 +130,7 @@ class MaskedDiffusion:
             for row, (text, places) in enumerate(zip(active, first, strict=True)):
                 for place in places[hidden[row, places]]:
                     total = np.cumsum(law[row, place])
-                    drawn = np.searchsorted(total, rngs[text].random() * total[-1], side="right")
-                    texts[text, place] = min(int(drawn), law.shape[2] - 1)
+                    texts[text, place] = (total <= rngs[int(text)].random() * total[-1]).sum()
 
     def _law(self, texts: Tokens) -> Float[np.ndarray, "n length symbols"]:
         law = np.asarray(self.marginals(texts), dtype=float)

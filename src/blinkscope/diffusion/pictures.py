@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -153,7 +153,7 @@ class Experiment:
             final_label=self.final_label,
             posterior=outcome.posterior,
             draws=outcome.draws,
-            target=target,
+            target=replace(target, estimator="pooled"),  # levels share their data
             status=outcome.status,
             cost=Cost(
                 continuations=len(outcome.draws),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int
 
 from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
@@ -98,17 +98,14 @@ def _rows(draws: Sequence[Draw], method: Grid | Bisection) -> Posterior:
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rng = streams.stream(method.seed, streams.BANDS, method.generation)
     certain = np.broadcast_to(final, (JOINT_DRAWS, *final.shape))
-    joint = np.concatenate([row_draws(counts, share, rng), certain], axis=1)
+    joint = np.concatenate([_dirichlet(counts, share, rng), certain], axis=1)
     return Posterior(np.asarray([*rows, steps], dtype=float), labels, np.concatenate([share, final]), joint)
 
 
-def row_draws(
-    counts: Shaped[np.ndarray, "rows labels"], share: Float[np.ndarray, "rows labels"], rng: np.random.Generator
+def _dirichlet(
+    counts: Int[np.ndarray, "rows labels"], share: Float[np.ndarray, "rows labels"], rng: np.random.Generator
 ) -> Float[np.ndarray, "draws rows labels"]:
-    """Independent posterior draws for each row under a Dirichlet prior whose mean is the average over the rows.
-
-    Counts may be fractions, where proportions are known as well as if they came from that many draws.
-    """
+    """Independent posterior draws for each row under a Dirichlet prior whose mean is the average over the rows."""
     prior = STRENGTH * share.mean(axis=0) if len(share) else share
     gamma = rng.standard_gamma(np.broadcast_to(prior + counts, (JOINT_DRAWS, *counts.shape)))
     return np.asarray(gamma / gamma.sum(axis=2, keepdims=True))
