@@ -157,6 +157,8 @@ def _methods(p: Any) -> None:
     p.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
     p.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
     p.add_argument("--labels", type=int, default=12, help="most frequent labels kept apart (default 12)")
+
+
 def _train(commands: Any) -> None:
     p = commands.add_parser("train", help="train a small model that ships with the package again")
     p.add_argument("name", choices=("digits",), help="digits: a diffusion model of 8x8 scans, with its classifier")

@@ -31,7 +31,7 @@ from jaxtyping import Float, Int
 
 from blinkscope.diffusion.denoisers import Denoiser, Pictures
 from blinkscope.errors import UserError
-from blinkscope.processes import VariancePreserving, ou_time_from_sigma, sigma_from_ou_time
+from blinkscope.processes import ou_time_from_sigma, sigma_from_ou_time
 from blinkscope.sampler import DeterministicReverse, IndexSet, LocalizationSampler
 
 BATCH = 512  # pictures that are denoised at a time
@@ -209,7 +209,7 @@ class _Levels:
         return self.diffusion.index
 
     def noise(self, rng: np.random.Generator, x: Pictures, t: float) -> Pictures:
-        return VariancePreserving().noise(rng, x, self.index.check(t))
+        return self.diffusion.noise(rng, x, self.diffusion.level(t))
 
 
 @dataclass(frozen=True, eq=False)

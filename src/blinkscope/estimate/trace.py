@@ -114,8 +114,6 @@ class Trace:
     truth: the exact curve on the same rows and labels, where the model's law is known.
     notes: what a reader should know before trusting the numbers.
     comparison: the curve that recorded forks predict beside recorded free continuations; None without such a record.
-    kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one picture.
-    times: OU time of each row, for pictures; None for texts.
     kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one sample.
     times: of diffusion models, the time of each row in the theory: OU time, or the masking probability; else None.
     """
