@@ -4,11 +4,8 @@ The first round looks at a few levels, at equal distances in steps. Levels get d
 above the error asked for. Then a level is added in the middle between two neighbours whose probability of some label
 differs by ``CHANGE`` or more, and so on until no two such neighbours have a level between them.
 
-Neighbouring levels say nearly the same, so they share their data: the rows, from the finished sample backwards, are a
-hidden Markov chain whose next row is like the last one or, now and then, is not. That is the model of
-``estimate/smoother.py`` with nothing kept of the row before (p = 0, every step free), and its joint draws are the
-posterior of the curve. With ten labels and a few draws a level, proportions by themselves would differ by half in total
-variation where nothing happens.
+Neighbouring levels say nearly the same, so they share their data (``smoother.py``). With ten labels and a few draws a
+level, proportions by themselves would differ by half in total variation where nothing happens.
 """
 
 from __future__ import annotations
@@ -19,17 +16,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
+from blinkscope.diffusion.smoother import joint_draws
 from blinkscope.estimate import streams
 from blinkscope.estimate.counts import count, kept_labels
-from blinkscope.estimate.decomposition import STEERING_PARTICLES
-from blinkscope.estimate.recursion import Recursion
-from blinkscope.estimate.smoother import joint_draws
 from blinkscope.estimate.source import Draw, Order, Stratum
 from blinkscope.posterior import Posterior
 
 PILOT = 4  # draws of each half of a level in its first round
 COARSE = 8  # levels of the first round
 CHANGE = 0.2  # neighbours that differ by this much in a label's probability get a level between them
+STEERING_PARTICLES = 400  # enough to decide where to draw next
 LEAST, MOST = 0.25, 0.5  # by what share of its draws a level grows in a round
 
 
@@ -74,9 +70,8 @@ class NoiseLevels:
     def _posterior(self, draws: Sequence[Draw], particles: int | None = None) -> Posterior:
         rows, labels, counts = self._counts(draws)
         final = np.asarray([label == self.final_label for label in labels], dtype=float)
-        free = Recursion(np.zeros(len(rows)), np.ones(len(rows)))
         rng = streams.stream(self.seed, streams.BANDS, self.generation)
-        joint = joint_draws(free, counts.sum(axis=1), final, rng, particles)
+        joint = joint_draws(counts.sum(axis=1), final, rng, particles)
         return Posterior(np.asarray([*rows, len(self.strata)], dtype=float), labels, joint.mean(axis=0), joint)
 
     def _coarse(self) -> tuple[int, ...]:
