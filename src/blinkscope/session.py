@@ -115,12 +115,14 @@ def locate(
         if keeper.record is None:
             record, writer, score = _fresh(question, base, feature)
             keeper.put(record)
+            speed = _writing_speed(question, record, stopwatch)
         else:
-            record = keeper.record
+            record, speed = keeper.record, None
             writer = replace(base, path=Path(base.path.context, record.tokens))
             score = stopwatch.once(lambda: engine.score(writer.path, sampling))
             score = with_recorded(score, np.asarray([step.p for step in record.steps]))
-        announce(Plan(record, record.prediction(target), len(keeper.known), keeper.notes))
+        expected = record.prediction(target)
+        announce(Plan(record, expected, len(keeper.known), keeper.notes, seconds_per_token=speed))
         outcome = loop.run(
             _source(record, writer, score),
             record.method_of_loop(target),
@@ -163,8 +165,13 @@ def plan(
         record.prediction(target),
         0,
         alternatives=tuple(int((other.p > FORKING_FROM).sum()) for other in score.alternatives),
-        seconds_per_token=stopwatch.seconds / len(record.steps) if question.transcript is None else None,
+        seconds_per_token=_writing_speed(question, record, stopwatch),
     )
+
+
+def _writing_speed(question: Question, record: PathRecord, stopwatch: Stopwatch) -> float | None:
+    """Seconds a token that the generation took, scoring included; None where it was given."""
+    return stopwatch.seconds / len(record.steps) if question.transcript is None else None
 
 
 def open_model(model: Any, options: Mapping[str, Any] | None = None, tokenizer: Any = None) -> Engine:

@@ -120,9 +120,11 @@ def _announce(plan: Plan) -> None:
     steps, places = len(plan.record.steps), len(plan.record.strata)
     expected = plan.prediction
     already = f", {plan.known_draws:,} of them drawn before" if plan.known_draws else ""
+    each = plan.seconds_per_token
+    time = "" if each is None else f" (at most {duration(expected.generated_tokens * each)} of the model's time)"
     print(
         f"{steps} tokens, {places} of them can decide something; expecting about "
-        f"{expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens{already}",
+        f"{expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens{already}{time}",
         file=sys.stderr,
     )
     for note in plan.notes:

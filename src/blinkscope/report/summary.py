@@ -161,7 +161,8 @@ def settings(trace: Trace) -> str:
     said = trace.settings
     used = trace.target.estimator if said.get("method") == "divergence" else None
     method = ", ".join(str(word) for word in (said.get("method"), used) if word)
-    parts = [str(said.get("model") or ""), str(said.get("feature") or ""), method, _sampling(said.get("sampling"))]
+    model, feature = str(said.get("model") or ""), str(said.get("feature") or "")
+    parts = [model, feature if feature != model else "", method, _sampling(said.get("sampling"))]
     if said.get("seed") is not None:
         parts.append(f"seed {said['seed']}")
     return " · ".join(visible(part, keep="") for part in parts if part)
