@@ -62,7 +62,7 @@ def build(
         draws=draws,
         target=target or Target(),
         status="complete",
-        cost=Cost(len(draws), generated, len(steps), generated * 9 // 10, 71.3, 68.9),
+        cost=Cost(len(draws), generated, len(steps), generated * 9 // 10, seconds=71.3, model_seconds=68.9),
         skipped_weight=0.0041,
         truth=curve(off_path[None], q, final)[0] if truth else None,
         notes=notes,
