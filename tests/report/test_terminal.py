@@ -81,7 +81,7 @@ def test_the_table_tells_what_the_window_did():
 
 
 def test_the_page_says_where_it_began_how_it_ended_and_what_it_cost():
-    trace = replace(realistic(), target=Target(), cost=Cost(1412, 19694, 45, 17724, 71.3, 68.94))
+    trace = replace(realistic(), target=Target(), cost=Cost(1412, 19694, 45, 17724, seconds=71.3, model_seconds=68.94))
     text = words(printed(trace))
     cat = trace.labels.index("Cat")
     low, high = (side[0, cat] for side in trace.band)
