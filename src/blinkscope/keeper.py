@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from blinkscope.errors import UserError
 from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.runs.spec import Spec
@@ -93,12 +94,22 @@ class Keeper:
 
 @contextmanager
 def keeping(path: str | Path | None, spec: Spec, model_seconds: Callable[[], float] = lambda: 0.0) -> Iterator[Keeper]:
-    """The keeper of a run of one generation; a run file is begun or gone on with, and closed at the end."""
+    """The keeper of a run of one generation; a run file is begun or gone on with, and closed at the end.
+
+    A user's mistake that shows before anything was stored leaves no file behind, so that the name is free for the
+    question put right.
+    """
     if path is None:
         yield Keeper(None, 0, model_seconds)
         return
-    with Run.create_or_open(Path(path), spec) as run, Keeper(run, 0, model_seconds) as keeper:
-        yield keeper
+    with Run.create_or_open(Path(path), spec) as run:
+        try:
+            with Keeper(run, 0, model_seconds) as keeper:
+                yield keeper
+        except UserError:
+            if run.empty:
+                run.discard()
+            raise
 
 
 def named(document: str, generation: int) -> str:

@@ -187,6 +187,17 @@ def test_a_plan_says_what_methods_would_cost_and_leaves_no_file(tmp_path: Path) 
     assert planned["open"] == len({fork["position"] for fork in found["forks"]})
 
 
+@pytest.mark.parametrize(
+    "mistake", [("--feature", "python:nowhere:f"), ("--generation", "words.txt")], ids=["feature", "generation"]
+)
+def test_a_mistake_before_the_first_draw_leaves_the_name_free(mistake: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("words that nobody knows")
+    refused = blinkscope(*FORK, *mistake, "-o", "run.db", cwd=tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]
+    assert blinkscope(*FORK, "--error", "0.3", "-o", "run.db", cwd=tmp_path).returncode == 0
+
+
 def test_a_greedy_sampler_cannot_fork(tmp_path: Path) -> None:
     done = blinkscope(*FORK, "--temperature", "0", "-o", "run.db", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

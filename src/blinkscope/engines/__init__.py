@@ -116,7 +116,7 @@ def open_engine(spec: str, *, device: str = "auto", dtype: str = "auto", batch_b
     scheme, _, rest = spec.partition(":")
     if scheme not in SCHEMES:
         known = ", ".join(entry.example for entry in SCHEMES.values())
-        raise UserError(f"there is no model {spec!r}; a model is one of {known}.")
+        raise UserError(f"there is no model {spec!r}; a model is one of {known}, or replay:FILE.")
     return SCHEMES[scheme].open(rest, EngineOptions(device, dtype, batch_bytes))
 
 

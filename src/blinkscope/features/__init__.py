@@ -66,8 +66,8 @@ def open_feature(spec: str) -> Feature[Reply]:
     entry = FEATURES.get(name)
     if entry is None:
         close = get_close_matches(name, FEATURES, n=1)
-        hint = f"did you mean {FEATURES[close[0]].example}? " if close else ""
-        raise UserError(f"there is no feature {name!r}; {hint}There are: {_listed()}.")
+        hint = f" (did you mean {FEATURES[close[0]].example}?)" if close else ""
+        raise UserError(f"there is no feature {name!r}{hint}; the features are {_listed()}.")
     if colon and not entry.takes_text:
         raise UserError(f"the feature {name!r} takes nothing after its name, but {spec!r} was given; write {name}.")
     return entry.open(text)

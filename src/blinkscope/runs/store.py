@@ -186,6 +186,19 @@ class Run:
         row = (_now(), status, encode(summary))
         self._write([("INSERT OR REPLACE INTO completion VALUES (1, ?, ?, ?)", [row])])
 
+    @property
+    def empty(self) -> bool:
+        """Whether the run holds nothing but its spec."""
+        ((found,),) = self._query("SELECT EXISTS (SELECT 1 FROM document) OR EXISTS (SELECT 1 FROM draw)")
+        return not found
+
+    def discard(self) -> None:
+        """Close the run and remove its file, together with SQLite's files beside it."""
+        self._connection.close()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self.close()
+
     def close(self) -> None:
         """Fold the log into the file, so that the one file can be copied or mailed, and let others work on it."""
         if self._lock is not None:
