@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,27 @@ def test_draws_come_back_equal_and_in_order_however_they_were_batched(tmp_path_f
         stored = run.draws()
     assert list(stored) == sorted((d.stratum, d.replicate) for d in draws)
     assert stored == {(d.stratum, d.replicate): d for d in draws}
+
+
+@pytest.mark.parametrize("reached", [1, 2], ids=["before", "after"])
+def test_killed_while_its_format_was_switched_a_run_is_read_and_gone_on_with(path, reached):
+    """What a kill can leave: the header half-way to the other format, and the journal that takes it back."""
+    with Run.create_or_open(path, SPEC) as run:
+        run.add([draw(0, 0)])
+    content, size, nonce = path.read_bytes(), 4096, 7
+    page = content[:size]
+    checksum = nonce + sum(page[i] for i in range(size - 200, 0, -200))
+    header = bytes.fromhex("d9d505f920a163d7") + struct.pack(">5I", 1, nonce, len(content) // size, 512, size)
+    record = struct.pack(">I", 1) + page + struct.pack(">I", checksum)
+    path.with_name("run.db-journal").write_bytes(header.ljust(512, b"\0") + record)
+    path.write_bytes(content[:18] + bytes([reached, reached]) + content[20:])
+    with Run.open(path) as run:
+        assert run.draws() == {(0, 0): draw(0, 0)}
+    with Run.create_or_open(path, SPEC) as run:
+        run.add([draw(0, 1)])
+    with Run.open(path) as run:
+        assert len(run.draws()) == 2
+    assert os.listdir(path.parent) == ["run.db"]
 
 
 def test_time_adds_up_over_sittings(path):

@@ -76,6 +76,15 @@ def _log(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
+def _interrupted(path: Path) -> bool:
+    """Whether a process was killed while it switched the file to or from the format that is read with a log.
+
+    The switch changes two bytes of the header and nothing else, so the file can be read as it is; who works on it next
+    undoes the switch.
+    """
+    return path.with_name(path.name + "-journal").exists()
+
+
 def _wants_log(path: Path) -> bool:
     """Whether the file was left in the format that is read together with a log, as a lone copy of a killed run is."""
     with path.open("rb") as file:
@@ -85,7 +94,7 @@ def _wants_log(path: Path) -> bool:
 def connect(path: Path, mode: Literal["read", "write", "create"]) -> sqlite3.Connection:
     """A connection that trusts nothing in the file and commits only where told to."""
     query = {"read": "?mode=ro", "write": "?mode=rw", "create": "?mode=rwc"}[mode]
-    if mode == "read" and not _log(path).exists() and _wants_log(path):
+    if mode == "read" and (_interrupted(path) or (not _log(path).exists() and _wants_log(path))):
         query += "&immutable=1"  # nobody is writing to it, and SQLite must not make its log and index beside it
     connection = sqlite3.connect(path.absolute().as_uri() + query, uri=True, isolation_level=None)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT + 2**16)
