@@ -18,8 +18,11 @@ from blinkscope.errors import UserError
 from blinkscope.worlds.critical_token import CriticalToken
 from blinkscope.worlds.gaussian_mixture import GaussianMixture
 from blinkscope.worlds.masked_strings import MaskedStrings
+from blinkscope.worlds.random_hierarchy import RandomHierarchy
 from blinkscope.worlds.random_walk import RandomWalk
-from blinkscope.worlds.report import steps
+from blinkscope.worlds.report import steps, world_json
+from blinkscope.worlds.sparse_regression import SparseRegression
+from blinkscope.worlds.topic_drift import TopicDrift
 from blinkscope.worlds.two_gaussians import TwoGaussians
 from blinkscope.worlds.world import drawn_law
 
@@ -295,6 +298,17 @@ def test_endings_of_the_walk_by_enumerating_all_paths() -> None:
         assert sum(joint.values()) == pytest.approx(world.weights)
 
 
+def test_long_texts_take_no_longer() -> None:
+    """10^9 steps: nothing may go through them one by one (10^9 of anything takes more than the limit)."""
+    start = time.process_time()
+    walk = world_json(RandomWalk(10**9), 0.1)
+    assert walk["window"] == {"t_after": 10**9 - 163, "t_before": 10**9 - 2}
+    assert world_json(CriticalToken(10**9, leak=0.0), 0.1)["window"] == {"t_after": 10**9 - 43, "t_before": 10**9 - 40}
+    short, long = TopicDrift(length=80), TopicDrift(length=10**9)
+    assert long.information(0) == pytest.approx(short.information(0), rel=1e-12)
+    assert time.process_time() - start < 5
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +323,17 @@ def test_endings_of_the_walk_by_enumerating_all_paths() -> None:
         (lambda: CriticalToken(10, 8, 3), "do not fit into length = 10"),
         (lambda: CriticalToken(leak=1.0), "leak is 1"),
         (lambda: RandomWalk(0), "length is 0"),
+        (lambda: RandomWalk(10**26), r"length is 1.*at most 1e\+15"),
+        (lambda: RandomWalk(drift=1e-308), "drift is 1e-308"),
+        (lambda: CriticalToken(10**26), "length is 1"),
+        (lambda: TopicDrift(length=10**26), "length is 1"),
+        (lambda: TopicDrift(alpha=1e308), r"alpha is 1e\+308; it must be a positive number, from 1e-100 to 1e\+100"),
+        (lambda: SparseRegression(noise=1e308), r"noise is 1e\+308"),
+        (lambda: SparseRegression(noise=1e-308), "noise is 1e-308"),
+        (lambda: RandomHierarchy(depth=10**26), r"1e\+18 leaves would need .* GiB"),
+        (lambda: RandomHierarchy(branching=10**26), r"1e\+18 leaves would need .* GiB"),
+        (lambda: RandomHierarchy(seed=-1), "seed is -1"),
+        (lambda: GaussianMixture(seed=-1), "seed is -1"),
         (lambda: RandomWalk(drift=0.5), "drift is 0.5"),
         (lambda: RandomWalk(absorb=0), "absorb is 0"),
         (lambda: RandomWalk(label="colour"), "it is 'mode' or 'ending'"),

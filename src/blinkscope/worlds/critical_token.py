@@ -33,7 +33,7 @@ from blinkscope.divergence import Estimate
 from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior
 from blinkscope.sampler import IndexSet
-from blinkscope.worlds.world import PaperWindow, two_label_factor
+from blinkscope.worlds.world import PaperWindow, check_length, two_label_factor
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class CriticalToken:
     before: ClassVar = ("first", "second")
 
     def __post_init__(self) -> None:
+        check_length(self.length, "length")
         if not (self.agree >= 0 and self.width >= 1 and self.agree + self.width <= self.length):
             raise UserError(
                 f"agree = {self.agree} and width = {self.width} do not fit into length = {self.length}; agree must be "

@@ -30,6 +30,7 @@ from blinkscope.sampler import IndexSet
 from blinkscope.worlds.world import (
     PaperWindow,
     check_memory,
+    check_seed,
     draw_labels,
     drawn_law,
     importance_law,
@@ -73,6 +74,7 @@ class GaussianMixture:
             raise UserError(
                 f"there are {k} components in {d} dimensions; it takes at least 2 components and 1 dimension."
             )
+        check_seed(self.seed)
         check_memory(8 * k * max(d, k, FEWEST), "the means and the draws")
         if self.covariances is not None:
             check_memory(16 * k * d * d, "the covariances and their axes")

@@ -39,13 +39,14 @@ from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior
 from blinkscope.processes import MASKING
 from blinkscope.sampler import IndexSet
-from blinkscope.worlds.world import PaperWindow, check_memory, drawn_law
+from blinkscope.worlds.world import PaperWindow, check_memory, check_seed, drawn_law
 
 PROCESSES = ("masking", "truncation", "uniform")
 HIDDEN = -1  # stands for a leaf that is not seen
 DRAWS = 4096  # texts in an average
 ENTRIES = 2**23  # fewer, but not below 64, where draws times leaves would exceed this
 BLOCK = 2**16  # numbers in an array of messages that are multiplied at a time
+MANY = 18 * math.log(10)  # logarithm of a number that is too large for any purpose
 LISTED = 2**16  # observations under truncation are listed up to this many
 
 
@@ -73,18 +74,21 @@ class RandomHierarchy:
                 f"depth is {self.depth}, branching {self.branching} and symbols {self.symbols}; it takes a depth of at "
                 "least 1, and at least 2 of the others."
             )
+        if self.process not in PROCESSES:
+            raise UserError(f"process is {self.process!r}; it is one of {', '.join(PROCESSES)}.")
+        # In logarithms: the numbers themselves may have more digits than there is memory.
+        leaves = math.exp(min(self.depth * math.log(self.branching), MANY))
+        words = math.exp(min(self.branching * math.log(self.symbols), MANY))
+        draws = max(64.0, min(DRAWS, ENTRIES / leaves))
+        check_memory(16 * draws * leaves, f"{draws:.0f} texts of {leaves:.3g} leaves")
+        check_memory(16 * leaves * self.symbols, f"the messages of a text of {leaves:.3g} leaves")
+        check_memory(8 * words * self.depth, f"lists of all words of {self.branching} symbols")
         if not 1 <= self.rules <= self.symbols ** (self.branching - 1):
             raise UserError(
                 f"rules is {self.rules}; with words of {self.branching} out of {self.symbols} symbols there are from 1 "
                 f"to {self.symbols ** (self.branching - 1)} productions a symbol."
             )
-        if self.process not in PROCESSES:
-            raise UserError(f"process is {self.process!r}; it is one of {', '.join(PROCESSES)}.")
-        leaves, words = float(min(self.leaves, 10**18)), float(min(self.symbols**self.branching, 10**18))
-        draws = max(64.0, min(DRAWS, ENTRIES / leaves))
-        check_memory(16 * draws * leaves, f"{draws:.0f} texts of {leaves:.3g} leaves")
-        check_memory(16 * leaves * self.symbols, f"the messages of a text of {leaves:.3g} leaves")
-        check_memory(8 * words * self.depth, f"lists of all words of {self.branching} symbols")
+        check_seed(self.seed)
 
     @property
     def leaves(self) -> int:

@@ -28,7 +28,7 @@ from blinkscope.divergence import Estimate, mixture_total_variation
 from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior
 from blinkscope.sampler import IndexSet
-from blinkscope.worlds.world import PaperWindow, check_memory, two_label_factor
+from blinkscope.worlds.world import SMALLEST, PaperWindow, check_length, check_memory, two_label_factor
 
 MODES = ("strong", "weak")
 ENDINGS = ("solved", "failed", "undecided")
@@ -50,10 +50,9 @@ class RandomWalk:
     name: ClassVar = "random-walk"
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise UserError(f"length is {self.length}; the walk must take at least 1 step.")
-        if not 0 < self.drift < 0.5:
-            raise UserError(f"drift is {self.drift}; it must lie strictly between 0 and 1/2.")
+        check_length(self.length, "length")
+        if not SMALLEST <= self.drift < 0.5:
+            raise UserError(f"drift is {self.drift}; it must be at least {SMALLEST:g} and below 1/2.")
         if self.absorb is not None and self.absorb < 1:
             raise UserError(f"absorb is {self.absorb}; the walk must be able to start, so it must be at least 1.")
         if self.label not in ("mode", "ending"):

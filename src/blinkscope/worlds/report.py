@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -90,8 +91,9 @@ def _certified_times(world: World, window: CriticalWindow) -> list[float]:
     width = window.t_before - window.t_after if window.outcome == "window" and window.t_after is not None else 1.0
     if world.index.points is None:
         return [float(t) for t in np.unique(np.linspace(window.t_before, min(last, window.t_before + width), ROWS))]
-    points = [t for t in world.index.points if window.t_before <= t <= min(last, window.t_before + width)]
-    return [points[i] for i in np.unique(np.linspace(0, len(points) - 1, ROWS).round().astype(int))]
+    first = bisect_left(world.index.points, window.t_before)
+    end = bisect_right(world.index.points, min(last, window.t_before + width)) - 1
+    return [world.index.points[i] for i in np.unique(np.linspace(first, end, ROWS).round().astype(int))]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,14 @@ from blinkscope.divergence import Estimate, mixture_total_variation
 from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior
 from blinkscope.sampler import IndexSet
-from blinkscope.worlds.world import PaperWindow, check_memory, draw_labels, importance_law, two_label_factor
+from blinkscope.worlds.world import (
+    PaperWindow,
+    check_memory,
+    check_scale,
+    draw_labels,
+    importance_law,
+    two_label_factor,
+)
 
 DRAWS = 4096  # contexts in an average
 ENTRIES = 2**27  # fewer, but not below 256, where draws times supports would exceed this
@@ -60,8 +67,7 @@ class SparseRegression:
     def __post_init__(self) -> None:
         if not 1 <= self.sparsity < self.dim:
             raise UserError(f"sparsity is {self.sparsity} and dim {self.dim}; it takes 1 <= sparsity < dim.")
-        if not (math.isfinite(self.noise) and self.noise > 0):
-            raise UserError(f"noise is {self.noise}; it is a standard deviation and must be a positive number.")
+        check_scale(self.noise, "noise")
         if self.observations < 1:
             raise UserError(f"observations is {self.observations}; there must be at least 1.")
         # Indices of members and pairs, and working space for one context.

@@ -38,9 +38,10 @@ from blinkscope.divergence import Estimate
 from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior
 from blinkscope.sampler import IndexSet
-from blinkscope.worlds.world import PaperWindow, two_label_factor
+from blinkscope.worlds.world import PaperWindow, check_length, check_scale, two_label_factor
 
 STEP = 0.125  # of the trapezoidal rule in ln |z|; its error falls like exp(-pi^2 / STEP)
+WORDS = 64  # nearest the data that are worked with; those further on add less than e^{-WORDS} of the information
 TAIL = 45.0  # the rule ends where the density has fallen by e^{-TAIL}
 
 
@@ -63,12 +64,10 @@ class TopicDrift:
     before: ClassVar = ("u", "v")
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise UserError(f"alpha is {self.alpha}; it must be a positive number.")
+        check_scale(self.alpha, "alpha")
         if not -1 < self.cosine < 1:
             raise UserError(f"cosine is {self.cosine}; two different topics have a cosine strictly between -1 and 1.")
-        if self.length < 1:
-            raise UserError(f"length is {self.length}; there must be at least 1 word.")
+        check_length(self.length, "length")
 
     @property
     def index(self) -> IndexSet:
@@ -137,7 +136,7 @@ class TopicDrift:
         first = int(self.index.check(t))
         if first == self.length:
             return 0.0
-        lags = np.arange(self.length - first)
+        lags = np.arange(min(self.length - first, WORDS))
         covariance = np.exp(-lags.astype(float))
         covariance[0] = 2.0
         signal = math.sqrt(self.alpha) * np.exp(-(first + lags.astype(float)))

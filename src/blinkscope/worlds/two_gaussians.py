@@ -97,9 +97,8 @@ class TwoGaussians:
             t_after=log_norm - math.log(inner) if inner > 0 else None,
             t_before=log_norm + math.log(2) + math.log(1 / eps),
             certifies=(
-                "t_before: TV <= eps. t_after: for eps < 0.429 the error term (II) <= eps, which is what the "
-                "inequality behind it, solved as ln|mu| - (1/2) ln ln(1/(2 eps^2)), gives; TV >= 1 - eps^2 for "
-                "eps < 0.305 only."
+                "t_before: TV <= eps. t_after: the error term (II) <= eps / sqrt 2 for eps < 0.429; TV >= 1 - eps^2 "
+                "for eps < 0.305 only."
             ),
         )
 

@@ -21,6 +21,8 @@ from blinkscope.posterior import Posterior, label_mask
 from blinkscope.sampler import IndexSet
 
 MEMORY_LIMIT = 2 * 2**30  # bytes that one array of a world may take
+LONGEST = 10**15  # steps
+SMALLEST = 1e-100  # scale
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,23 @@ def two_label_factor(world: World, a: Labels, b: Labels) -> float:
     share_a, share_b = _share(world, a), _share(world, b)
     first = int(np.argmax(share_a + share_b > 0))
     return abs(float(share_a[first] - share_b[first]))
+
+
+def check_length(length: int, name: str) -> None:
+    """Refuse a number of steps below 1, or one that times could not hold exactly."""
+    if not 1 <= length <= LONGEST:
+        raise UserError(f"{name} is {length}; it must be at least 1 and at most {LONGEST:.0e}.")
+
+
+def check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UserError(f"seed is {seed}; it must be at least 0.")
+
+
+def check_scale(value: float, name: str) -> None:
+    """Refuse what is not a positive number, or one whose square or inverse a computer cannot hold."""
+    if not SMALLEST <= value <= 1 / SMALLEST:
+        raise UserError(f"{name} is {value}; it must be a positive number, from {SMALLEST:g} to {1 / SMALLEST:g}.")
 
 
 def check_memory(size: float, what: str) -> None:
