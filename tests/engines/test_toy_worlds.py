@@ -319,7 +319,7 @@ def test_long_leaves_are_read_level_by_level() -> None:
             "random-hierarchy?process=masking",
             "toy:random-hierarchy has no parameter 'process'; it takes depth, branching, symbols, rules, seed.",
         ),
-        ("random-walk?drift=2", "drift is 2.0; it must lie strictly between 0 and 1/2."),
+        ("random-walk?drift=2", "drift is 2.0; it must be at least 1e-100 and below 1/2."),
         ("in-context?examples=two", "examples is 'two'; the world in-context needs a whole number there."),
         (
             "random-walk?length=6000",
