@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from scipy.stats import norm
 
-from blinkscope.worlds import WORLDS
+from blinkscope.worlds import WORLDS, parameter_meanings
 from tests.e2e.command import blinkscope, result
+from tests.test_imports import loaded
 
 SMALL = {
     "gaussian-mixture": ("--components", "3", "--dim", "10"),
@@ -63,6 +64,24 @@ def test_a_figure(tmp_path: Path) -> None:
     done = blinkscope("world", "critical-token", "--plot", "token.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "token.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_help_on_a_world_says_what_its_parameters_mean(tmp_path: Path) -> None:
+    done = blinkscope("world", "masked-strings", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--hamming 10: number h of places in which they differ" in done.stdout
+    assert "--plot FILE" in done.stdout
+    for name in WORLDS:
+        assert all(parameter_meanings(name).values())
+    unknown = blinkscope("world", "nowhere", "--help", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "there is no world 'nowhere'" in unknown.stderr
+
+
+def test_help_without_a_world_loads_no_numpy() -> None:
+    code = "import contextlib\nimport blinkscope.cli.main as m\n"
+    code += "with contextlib.suppress(SystemExit): m.main(['world', '--help'])"
+    assert loaded(code).isdisjoint({"numpy", "scipy", "matplotlib", "jaxtyping"})
 
 
 def test_the_list_names_every_world_with_its_parameters(tmp_path: Path) -> None:

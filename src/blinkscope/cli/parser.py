@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
+from blinkscope.errors import UserError
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one sentence."""
@@ -131,14 +133,33 @@ def _report(commands: Any) -> None:
     _targets(p)
 
 
+class _WorldHelp(argparse.Action):
+    """Help on ``world``; where the world is known already, on its parameters too."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> NoReturn:
+        text = parser.format_help()
+        if namespace.name is not None:
+            from blinkscope.cli.world import parameters_help
+
+            try:
+                text += parameters_help(namespace.name)
+            except UserError as error:
+                parser.error(str(error))
+        print(text, end="")
+        parser.exit()
+
+
 def _world(commands: Any) -> None:
     p = commands.add_parser(
         "world",
         help="the critical window of a model in which it is exact, beside the published formula",
         description="The critical window of a model in which everything is exact, beside the published formula.",
-        epilog="The world's own parameters are given as --name value; 'blinkscope worlds' lists them.",
+        epilog="The world's own parameters are given as --name value; 'blinkscope worlds' lists them, "
+        "'blinkscope world NAME --help' says what they mean.",
         allow_abbrev=False,
+        add_help=False,
     )
+    p.add_argument("-h", "--help", action=_WorldHelp, nargs=0, help="this help; after NAME, also that world's own")
     p.add_argument("name", metavar="NAME", help="see 'blinkscope worlds'")
     p.add_argument("--eps", type=float, default=0.1, help="level of the definitions, in (0, 1) (default 0.1)")
     p.add_argument("--plot", metavar="FILE", help="also draw the curves and the window: .svg, .png, .pdf")

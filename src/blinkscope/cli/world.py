@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from textwrap import fill
 
-from blinkscope.worlds import WORLDS, create_world, described
+from blinkscope.worlds import WORLDS, create_world, described, parameter_meanings
 from blinkscope.worlds.figure import write_plot
 from blinkscope.worlds.report import table_markdown, world_json, worlds_table
 from blinkscope.worlds.words import world_text
@@ -29,6 +29,15 @@ def command(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(fill(line, WIDTH, subsequent_indent="    ") for line in world_text(result)))
     return 0
+
+
+def parameters_help(name: str) -> str:
+    """What a world is and what its parameters mean, for ``world NAME --help``."""
+    what, spelled = described(name)
+    lines = ["", f"{name}: {what}", ""]
+    for option, meaning in zip(spelled, parameter_meanings(name).values(), strict=True):
+        lines.append(fill(f"{option}: {meaning}", WIDTH, initial_indent="  ", subsequent_indent="      "))
+    return "\n".join(lines) + "\n"
 
 
 def _worlds(arguments: argparse.Namespace) -> int:

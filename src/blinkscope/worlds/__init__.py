@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
@@ -76,6 +77,18 @@ def described(name: str) -> tuple[str, tuple[str, ...]]:
         f"--{key} {'(none)' if defaults[key] in (None, '') else defaults[key]}" for key in parameter_readers(name)
     )
     return (module.__doc__ or "").partition("\n")[0].removesuffix("."), tuple(spelled)
+
+
+def parameter_meanings(name: str) -> dict[str, str]:
+    """What each parameter of ``parameter_readers`` means, from the docstring of the world's class.
+
+    There the meaning of a parameter, or of several with commas between them, follows its name and a colon.
+    """
+    world = world_class(name)
+    listed = "|".join(field.name for field in fields(world))
+    parts = re.split(rf"(?<!\S)((?:{listed})(?:, (?:{listed}))*): ", " ".join((world.__doc__ or "").split()))
+    told = {key: said for keys, said in zip(parts[1::2], parts[2::2], strict=True) for key in keys.split(", ")}
+    return {key: told[key.replace("-", "_")].strip().replace("``", "").rstrip(".") for key in parameter_readers(name)}
 
 
 def _whole(value: Any) -> int:

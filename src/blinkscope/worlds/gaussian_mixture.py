@@ -46,8 +46,8 @@ FEWEST, MOST, ENTRIES = 2**11, 2**15, 2**18
 class GaussianMixture:
     """A Gaussian mixture under the OU process; labels "0" to str(K - 1).
 
-    components, dim, seed: K, d and the seed of the paper's random means,
-        ``numpy.random.default_rng(seed).standard_normal((K, d))``.
+    components: K, at least 2. dim: d, at least 1.
+    seed: of the paper's random means, ``numpy.random.default_rng(seed).standard_normal((K, d))``.
     means: given means instead, shape (K, d); ``components`` and ``dim`` are then read from it.
     covariances: shape (K, d, d), symmetric and positive semidefinite; identities by default.
     prior: weights of the components, shape (K,); equal by default.

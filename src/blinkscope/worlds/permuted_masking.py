@@ -38,7 +38,7 @@ LABEL_BYTES = 100  # about what a label, its weight and its coordinates take
 class ProductAlphabet:
     """Strings of d symbols, filled in a fixed order; every string is a label, spelled out.
 
-    coordinates, alphabet: d and m, the latter from 2 to 36.
+    coordinates: d, symbols in a string. alphabet: m, different symbols, from 2 to 36.
     order: coordinates in the order in which they are filled, for instance "2,0,1"; as they stand by default.
     prior: weights of the strings in lexicographic order, shape (m^d,); equal by default.
     """

@@ -54,7 +54,8 @@ LISTED = 2**16  # observations under truncation are listed up to this many
 class RandomHierarchy:
     """Classes of a random hierarchy; labels "0" to str(v - 1).
 
-    depth: L. branching: b, at least 2. symbols: v, at each level. rules: m productions a symbol, at most v^(b - 1).
+    depth: L, levels below the root. branching: b, symbols in a word, at least 2. symbols: v, at each level.
+    rules: m, productions of a symbol, at most v^(b - 1).
     process: ``masking``, ``truncation`` or ``uniform``. seed: of the grammar.
     """
 

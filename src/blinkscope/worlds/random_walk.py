@@ -38,7 +38,8 @@ ENDINGS = ("solved", "failed", "undecided")
 class RandomWalk:
     """A strong and a weak random walk.
 
-    length: T. drift: D in (0, 1/2). absorb: A, or None for a walk that never stops.
+    length: T, steps in a walk. drift: D, below 1/2: how far the modes' P(+1) lies above and below 1/2.
+    absorb: A, where a walk stops; None for one that never does.
     label: ``mode`` (strong or weak), or ``ending`` (solved, failed, undecided), which needs ``absorb`` <= length.
     """
 

@@ -50,7 +50,8 @@ LOWEST = -700.0  # e^LOWEST is nothing beside 1; below it exp becomes denormal a
 class SparseRegression:
     """A planted sparse signal against pure noise; labels ``signal`` and ``null``, equal weights.
 
-    dim: s. sparsity: k, from 1 to s - 1. noise: sigma, the standard deviation, positive. observations: N.
+    dim: s, coordinates of theta. sparsity: k, the ones among them, from 1 to s - 1.
+    noise: sigma, a standard deviation, positive. observations: N, in the whole context.
     """
 
     dim: int = 60
