@@ -25,7 +25,7 @@ from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
 from blinkscope.keeper import keeping, named, provenance
-from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score
+from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score, Spelling
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
 from blinkscope.question import Question, messages
@@ -323,7 +323,11 @@ def _fresh(question: Question, base: Writer, feature: Feature[Reply]) -> tuple[P
         raise UserError("the generation is empty: the model ended its turn at once, so there is nothing to look into.")
     writer = replace(base, path=path)
     score = with_recorded(base.stopwatch.once(lambda: engine.score(path, sampling)), recorded)
-    return _record(question, writer, feature, score, final), writer, score
+    if transcript is None:
+        ended = done.finish == "stop"
+    else:  # one that is shorter than the cap was given an end of turn
+        ended = len(path.tokens) > len(engine.encode_reply(path.context, transcript, finished=False).tokens)
+    return _record(question, writer, feature, score, final, ended), writer, score
 
 
 def _transcript_path(engine: Engine, context: Context, text: str, sampling: Sampling) -> Path:
@@ -354,7 +358,9 @@ def with_recorded(score: Score, recorded: np.ndarray) -> Score:
     return Score(p, off_path, alternatives)
 
 
-def _record(question: Question, writer: Writer, feature: Feature[Reply], score: Score, final_label: str) -> PathRecord:
+def _record(
+    question: Question, writer: Writer, feature: Feature[Reply], score: Score, final_label: str, ended: bool
+) -> PathRecord:
     engine, path, sampling = writer.engine, writer.path, writer.sampling
     recursion = Recursion(score.p, score.off_path)
     strata = (
@@ -368,7 +374,7 @@ def _record(question: Question, writer: Writer, feature: Feature[Reply], score: 
         exact = engine.truth(path, sampling)
         if exact is not None:
             truth = (exact.labels, tuple(tuple(float(x) for x in row) for row in exact.posterior))
-    pieces = engine.pieces(path.tokens)
+    pieces, context = engine.pieces(path.tokens), path.context
     return PathRecord(
         settings={**_asked(question, engine, feature, sampling), "method": question.method.name},
         text=engine.decode(path.tokens),
@@ -387,6 +393,8 @@ def _record(question: Question, writer: Writer, feature: Feature[Reply], score: 
         truth=truth,
         notes=_notes(pieces, score, sampling),
         generation=GENERATION,
+        context=engine.spell(context) if isinstance(engine, Spelling) else "".join(engine.pieces(context.ids)),
+        ended=ended,
     )
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "study": "blinkscope.cli.study",
     "show": "blinkscope.cli.show",
     "report": "blinkscope.cli.report",
+    "export": "blinkscope.cli.export",
     "world": "blinkscope.cli.world",
     "worlds": "blinkscope.cli.world",
     "models": "blinkscope.cli.models",

@@ -55,6 +55,7 @@ def build() -> Parser:
     _study(commands)
     _show(commands)
     _report(commands)
+    _export(commands)
     _world(commands)
     _models(commands)
     commands.add_parser("features", help="how outcomes can be told apart, with an example each")
@@ -130,6 +131,21 @@ def _report(commands: Any) -> None:
     p.add_argument("run", metavar="RUN.db")
     p.add_argument("--item", metavar="ID", help="which generation of a study")
     p.add_argument("-o", "--output", metavar="FILE.html", required=True)
+    _targets(p)
+
+
+def _export(commands: Any) -> None:
+    p = commands.add_parser(
+        "export",
+        help="write a run in a form that other tools read: jsonl, parquet, preference pairs, an Inspect log",
+        description="Write a stored run in a form that other tools read. No model is loaded.",
+    )
+    p.add_argument("run", metavar="RUN.db")
+    p.add_argument("--to", choices=("jsonl", "parquet", "preference", "inspect"), required=True)
+    p.add_argument("--item", metavar="ID", help="one generation of a study; all by default")
+    p.add_argument("-o", "--output", metavar="PATH", required=True, help="a file; a new folder for parquet, preference")
+    p.add_argument("--prefer", metavar="LABEL", action="append", help="the better outcome; repeatable")
+    p.add_argument("--single-token", action="store_true", help="pairs of single tokens instead of whole continuations")
     _targets(p)
 
 

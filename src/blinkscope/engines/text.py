@@ -65,6 +65,13 @@ class Text:
         ids = [token for token in tokens if token not in self.special]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def spell(self, context: Context) -> str:
+        """The context as the text that the tokenizer, used as trainers use it, turns into the same ids."""
+        ids, first = context.ids, self.tokenizer.bos_token_id
+        if first is not None and ids[:1] == (first,) and self.tokenizer("a").input_ids[:1] == [first]:
+            ids = ids[1:]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
     def pieces(self, tokens: Iterable[int]) -> list[str]:
         """Text of each token. A character that is spread over several tokens belongs to the last of them."""
         pieces: list[str] = []

@@ -98,6 +98,9 @@ class TransformersEngine:
     def pieces(self, tokens: Iterable[int]) -> list[str]:
         return self._text.pieces(tokens)
 
+    def spell(self, context: Context) -> str:
+        return self._text.spell(context)
+
     def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
         return self._text.follow_up(path.context, question)
 

@@ -68,6 +68,8 @@ class PathRecord:
     unrecorded: weight of alternatives that nobody followed, apart from those that the engine could not list.
     truth: labels and exact curve, where the model's law is known.
     settings: what was asked, for display; see ``Trace``.
+    context: everything before the generation as text, template and prefill included; empty where nobody knows it.
+    ended: whether the generation came to its own end; False where it was cut off at the length cap.
     """
 
     settings: Mapping[str, JSON]
@@ -86,6 +88,8 @@ class PathRecord:
     generation: int = 0
     limits: tuple[int, ...] | None = None
     unrecorded: float = 0.0
+    context: str = ""
+    ended: bool = False
 
     @property
     def recursion(self) -> Recursion:

@@ -202,3 +202,15 @@ class KnownLaw(Protocol):
     def truth(self, path: Path, sampling: Sampling) -> Truth | None:
         """The exact label posterior along a path; None where computing it is out of reach."""
         ...
+
+
+@runtime_checkable
+class Spelling(Protocol):
+    """An engine that knows its tokenizer's marks, and so can spell a context as a trainer's text."""
+
+    def spell(self, context: Context) -> str:
+        """The context as text, marks spelled out, which the model's tokenizer turns into ``context.ids`` again.
+
+        The beginning-of-text mark is left out where the tokenizer adds one by itself.
+        """
+        ...

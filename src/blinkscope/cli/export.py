@@ -1,0 +1,68 @@
+"""``blinkscope export``: a stored run in a form that other tools read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from blinkscope.cli.show import target_changes
+from blinkscope.errors import UserError
+from blinkscope.exports.generations import StoredGeneration, stored_generations
+from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_rows
+from blinkscope.exports.tables import json_line, tables
+from blinkscope.exports.write import preference_schema, run_schemas, write_dataset, write_jsonl
+
+README = "Made with `blinkscope export --to {form}` from a run of {model}.\n"
+
+
+def command(arguments: argparse.Namespace) -> int:
+    if arguments.to != "preference" and (arguments.prefer or arguments.single_token):
+        raise UserError("--prefer and --single-token belong to --to preference; leave them out.")
+    changes = target_changes(arguments)
+    generations = list(stored_generations(arguments.run, arguments.item, **changes))
+    out = Path(arguments.output)
+    said = WRITERS[arguments.to](out, generations, arguments)
+    print(f"{said} in {out}", file=sys.stderr)
+    print(out)
+    return 0
+
+
+def _jsonl(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
+    return f"{write_jsonl(out, map(json_line, generations)):,} generations"
+
+
+def _parquet(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
+    rows = tables(generations)
+    write_dataset(out, rows, run_schemas(), _readme(generations, arguments))
+    return ", ".join(f"{len(table):,} {name}" for name, table in rows.items())
+
+
+def _preference(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
+    preference = Preference(tuple(arguments.prefer or ()), arguments.single_token)
+    rows = [row for generation in generations for row in preference_rows(generation, preference)]
+    if not rows:
+        raise UserError(
+            "there is no pair: no window holds a finished continuation that left the generation there and was graded "
+            "differently; draw more (--error), look for smaller changes (--delta), or raise --max-new-tokens."
+        )
+    write_dataset(out, {"default": rows}, {"default": preference_schema()}, _readme(generations, arguments))
+    if preference.single_token:
+        print(f"blinkscope: warning: {SINGLE_TOKEN_WARNING}", file=sys.stderr)
+    return f"{len(rows):,} pairs"
+
+
+def _inspect(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
+    from blinkscope.exports.inspect_log import write_inspect_log
+
+    if out.suffix != ".eval":
+        raise UserError(f"{out} does not end in .eval; Inspect knows its logs by that.")
+    write_inspect_log(out, generations)
+    return f"{len(generations):,} samples"
+
+
+def _readme(generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
+    return README.format(form=arguments.to, model=generations[0].trace.settings.get("model"))
+
+
+WRITERS = {"jsonl": _jsonl, "parquet": _parquet, "preference": _preference, "inspect": _inspect}

@@ -1,0 +1,59 @@
+"""The generations of a run file, each with its result and with the record that it was computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.record import PathRecord
+from blinkscope.estimate.trace import Trace
+from blinkscope.keeper import named
+from blinkscope.runs.store import Run
+from blinkscope.session import items_of, stored_generation, target_of
+
+
+@dataclass(frozen=True)
+class StoredGeneration:
+    """One generation of a run.
+
+    item: its id within a study; the name of the run file where the run holds one generation.
+    sampled: whether the model wrote it; False for a given transcript.
+    """
+
+    item: str
+    trace: Trace
+    record: PathRecord
+    sampled: bool
+
+
+def stored_generations(path: str | Path, item: str | None = None, **changes: Any) -> Iterator[StoredGeneration]:
+    """Every generation of a run file that was scored, in the order of their numbers.
+
+    Parameters
+    ----------
+    item : only this one of a study.
+    changes : fields of ``Target``, in place of those of the run.
+
+    Raises
+    ------
+    UserError : there is no such item, or the run holds no scored generation.
+    """
+    with Run.open(Path(path)) as run:
+        items = items_of(run) or (Path(path).stem,)
+        if item is not None and item not in items:
+            raise UserError(f"{path} holds no item {item!r}; it holds {', '.join(map(repr, items[:8]))}.")
+        target = replace(target_of(run), **changes)
+        found = False
+        for number, name in enumerate(items):
+            document = run.document(named("path", number))
+            if document is None or item not in (None, name):
+                continue
+            found = True
+            record = PathRecord.from_json(document)
+            sampled = run.spec.identity.get("generation") is None and record.limits is None
+            yield StoredGeneration(name, stored_generation(run, number, target), record, sampled)
+        if not found:
+            raise UserError(f"{path} holds no scored generation yet; go on with the run first.")

@@ -1,0 +1,94 @@
+"""A run as a log of Inspect AI: one sample a generation, its label as the score, windows in the metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from blinkscope.errors import MissingExtra
+from blinkscope.exports.generations import StoredGeneration
+
+SCORER = "blinkscope"
+
+
+def write_inspect_log(path: Path, generations: Sequence[StoredGeneration]) -> None:
+    """Write an ``.eval`` log; ``inspect_ai.log.read_eval_log`` and ``inspect view`` read it."""
+    if find_spec("inspect_ai") is None:
+        raise MissingExtra("writing a log of Inspect AI", "inspect")
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec, write_eval_log
+
+    first = generations[0].trace.settings
+    samples = [_sample(number, generation) for number, generation in enumerate(generations)]
+    log = EvalLog(
+        status="success",
+        eval=EvalSpec(
+            created=_now(),
+            task="blinkscope",
+            dataset=EvalDataset(name="blinkscope", samples=len(samples), sample_ids=[s.id for s in samples]),
+            model=str(first.get("model")),
+            config=EvalConfig(),
+            metadata={name: first.get(name) for name in ("feature", "method", "seed", "sampling")},
+        ),
+        results=EvalResults(total_samples=len(samples), completed_samples=len(samples)),
+        samples=samples,
+    )
+    write_eval_log(log, str(path), format="eval")
+
+
+def _sample(number: int, generation: StoredGeneration) -> Any:
+    from inspect_ai.log import EvalSample
+    from inspect_ai.model import ChatMessageAssistant, ModelOutput
+    from inspect_ai.scorer import Score
+
+    said = generation.trace.to_json()
+    prompt = said.get("prompt")
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or [])
+    if said.get("system"):
+        turns.insert(0, {"role": "system", "content": said["system"]})
+    if turns and turns[-1]["role"] == "assistant":  # the transcript that was looked into
+        turns.pop()
+    text = str(said.get("prefill") or "") + said["generation"]["text"]
+    messages = [_message(**turn) for turn in turns]
+    names = ("windows", "labels", "curve", "error", "cost", "status", "notes")
+    return EvalSample(
+        id=generation.item,
+        epoch=1,
+        input=messages,
+        target="",
+        messages=[*messages, ChatMessageAssistant(content=text)],
+        output=ModelOutput.from_content(str(said.get("model")), text),
+        scores={
+            SCORER: Score(
+                value=said["final_label"],
+                answer=said["final_label"],
+                explanation=_explanation(said["windows"]),
+                metadata={name: said[name] for name in names},
+            )
+        },
+        metadata={"number": number},
+    )
+
+
+def _message(role: str, content: str) -> Any:
+    from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+
+    kinds = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
+    return kinds[role](content=content)
+
+
+def _explanation(windows: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        f"tokens {w['start']} to {w['end'] - 1} {json.dumps(w['text'], ensure_ascii=False)}: "
+        f"change {w['change']:.2f} [{w['low']:.2f}, {w['high']:.2f}], probability {w['probability']:.2f}"
+        for w in windows
+    ]
+    return "\n".join(lines) or "no window"
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")
