@@ -41,6 +41,11 @@ def _parquet(out: Path, generations: list[StoredGeneration], arguments: argparse
 def _preference(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
     preference = Preference(tuple(arguments.prefer or ()), arguments.single_token)
     rows = [row for generation in generations for row in preference_rows(generation, preference)]
+    if not rows and not any(generation.record.ended for generation in generations):
+        raise UserError(
+            "there is no pair: the generation was cut off at the length cap, and training on it would teach to stop "
+            "there; locate one with a larger --max-new-tokens."
+        )
     if not rows:
         raise UserError(
             "there is no pair: no window holds a finished continuation that left the generation there and was graded "

@@ -75,6 +75,7 @@ class Side:
 def preference_rows(generation: StoredGeneration, preference: Preference) -> Iterator[dict[str, Any]]:
     """Pairs of one generation, by window and position; for each alternative token the first continuation that fits.
 
+    The chosen token is the better one on average too: a lucky continuation of a bad token says nothing for it.
     A side that was cut off at the length cap is left out, because training on it would teach to stop there; so is a
     pair that parts inside a character or at the end of the turn, which no text can show.
 
@@ -104,6 +105,8 @@ def preference_rows(generation: StoredGeneration, preference: Preference) -> Ite
                 if not _spelled(kept, sides, trace.text):
                     continue
                 chosen, rejected = sides if path_is_good else sides[::-1]
+                if chosen.preferred.p <= rejected.preferred.p:
+                    continue
                 yield {
                     "prompt": record.context + kept,
                     "chosen": chosen.token if preference.single_token else chosen.text,
