@@ -16,6 +16,8 @@ What is counted, of every run:
 - whether the band touches 0 and 1 where the outcome is certain;
 - windows called certain, and how many of them exist; whether a window was listed that does not exist; windows of change
   0.6 or more that exist, and how many of them overlap a listed one;
+- windows listed, their mean probability, the share that exists, and the share of their intervals that hold the true
+  change; the same for windows of change 0.2 (``small``);
 - whether the curve of exact off-path laws with the skipped positions left out stays within the skipped weight, in every
   row, and between all rows at most a window's width apart within the sum of theirs;
 - the error of the final label's probability at the first row and in the middle, which averages to 0 if unbiased.
@@ -143,7 +145,7 @@ def _coverage(trace: Trace) -> dict[str, Any]:
         found[f"covered_{level}"] = int(((low <= truth) & (truth <= high))[counted].sum())
     lag = max(1, round(len(trace.steps) / 10))
     change = total_variation(truth[lag:], truth[:-lag])
-    draws = trace.posterior.draws
+    draws = trace.posterior.draws if trace.posterior.believed is None else trace.posterior.believed
     if draws is not None:
         changes = total_variation(draws[:, lag:], draws[:, :-lag])
         middle = total_variation(trace.curve[lag:], trace.curve[:-lag])
@@ -163,11 +165,21 @@ def _certainty(trace: Trace) -> dict[str, int]:
     return {"sure": int(sure.sum() + never.sum()), "touched": int((high[sure] == 1).sum() + (low[never] == 0).sum())}
 
 
-def _windows(trace: Trace) -> dict[str, int]:
+def _windows(trace: Trace) -> dict[str, float]:
     truth = _truth(trace)
 
     def exists(a: int, b: int) -> bool:
         return bool(total_variation(truth[a], truth[b]) >= trace.target.delta - 1e-9)
+
+    def told(delta: float) -> dict[str, float]:
+        windows = trace.windows(delta)
+        changes = [float(total_variation(truth[w.start], truth[w.end])) for w in windows]
+        return {
+            "listed": len(windows),
+            "probability": sum(w.probability for w in windows),
+            "exist": sum(change >= delta - 1e-9 for change in changes),
+            "covered": sum(w.low <= change <= w.high for w, change in zip(windows, changes, strict=True)),
+        }
 
     listed = trace.windows()
     certain = [w for w in listed if w.certain]
@@ -176,8 +188,8 @@ def _windows(trace: Trace) -> dict[str, int]:
     return {
         "certain": len(certain),
         "certain_exist": sum(exists(w.start, w.end) for w in certain),
-        "listed": len(listed),
-        "listed_exist": sum(exists(w.start, w.end) for w in listed),
+        **told(trace.target.delta),
+        **{f"small_{key}": value for key, value in told(0.2).items()},
         "false_alarm": int(any(not exists(w.start, w.end) for w in listed)),
         "large": len(large),
         "large_found": sum(any(w.start < x.end and x.start < w.end for x in listed) for w in large),
@@ -268,6 +280,8 @@ def summary(name: str, estimator: str, runs: Sequence[dict[str, Any]]) -> dict[s
         "largest_made": math.sqrt(float(np.mean(np.square(column("largest_error"))))),
         "certain_windows_exist": certain,
         "runs_that_list_a_window_that_is_none": alarms,
+        "listed_windows": _listed(total, ""),
+        "listed_small_windows": _listed(total, "small_"),
         "recall_of_large_windows": recall,
         "beyond_skipped_weight": max(column("beyond_skipped")),
         "bias_in_standard_errors": z,
@@ -283,6 +297,15 @@ def summary(name: str, estimator: str, runs: Sequence[dict[str, Any]]) -> dict[s
             "unbiased": all(abs(value) < 4 for value in z.values()) if estimator == "unbiased" else None,
         },
     }
+
+
+def _listed(total: dict[str, float], kind: str) -> dict[str, float]:
+    """How many windows were listed, their mean probability, and the shares that exist and whose interval is right."""
+    listed = total[f"{kind}listed"]
+    shares = {
+        key: total[f"{kind}{key}"] / listed if listed else math.nan for key in ("probability", "exist", "covered")
+    }
+    return {"listed": listed, **shares}
 
 
 def main() -> None:

@@ -29,3 +29,14 @@ class MissingExtra(UserError):
 
 class EngineError(BlinkscopeError):
     """The model, its machine or its server failed while working."""
+
+
+def expect(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Refuse, in Python, a value of a kind that makes no sense; True and False are no numbers.
+
+    Raises
+    ------
+    UserError : ``value`` is none of ``kinds``; ``what`` says what it should be.
+    """
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise UserError(f"{name} is {value!r}; it must be {what}.")

@@ -26,7 +26,11 @@ class Posterior:
     labels: names of the outcomes, K of them.
     mean: the posterior, exact or estimated; shape (rows, K) for one observed path,
         (rows, samples, K) for several observations at each index.
-    draws: joint draws of an estimated curve, shape (draws, rows, K); None where ``mean`` is exact.
+    draws: joint draws of an estimated curve about its mean, shape (draws, rows, K); None where ``mean`` is exact. Bands
+        and standard deviations are theirs.
+    believed: joint draws of the curve given everything seen, same shape, where ``draws`` are not these already. What is
+        picked because it looks large, as windows are, is judged by them: about a noisy mean every difference would
+        count its noise twice.
     weights: the prior law w of the labels; needed wherever sub-mixtures p^S are compared.
     mass: probability (or importance weight) under p_t of each observation, shape (rows, samples). None where the
         observations are plain draws from p_t. Exact worlds list all observations, or quadrature nodes, with their mass.
@@ -39,6 +43,7 @@ class Posterior:
     labels: tuple[str, ...]
     mean: Num[np.ndarray, "rows *samples labels"]
     draws: Float[np.ndarray, "draws rows labels"] | None = None
+    believed: Float[np.ndarray, "draws rows labels"] | None = None
     weights: Float[np.ndarray, " labels"] | None = None
     mass: Float[np.ndarray, "rows samples"] | None = None
     counts: Int[np.ndarray, "rows samples labels"] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from blinkscope.errors import UserError
+from blinkscope.errors import UserError, expect
 from blinkscope.estimate.record import MethodOptions
 from blinkscope.feature import Feature, Reply
 from blinkscope.language.engine import Message
@@ -35,6 +35,12 @@ class Question:
     labels: int = 12
 
     def __post_init__(self) -> None:
+        expect("prompt", self.prompt, (str, tuple), "the text of a user's turn, or chat messages")
+        expect("prefill", self.prefill, str, "a text")
+        for name in ("system", "generation", "ask"):
+            expect(name, getattr(self, name), (str, type(None)), "a text, or None")
+        expect("sampling", self.sampling, (Sampling, type(None)), "a Sampling, such as Sampling(temperature=0.7)")
+        expect("method", self.method, MethodOptions, "the name of a method, or MethodOptions")
         if not self.prompt or (isinstance(self.prompt, str) and not self.prompt.strip()):
             raise UserError("the prompt is empty; give the text of a user's turn, or chat messages.")
         check_labels_and_seed(self.labels, self.seed)
@@ -69,6 +75,8 @@ class Question:
 
 def check_labels_and_seed(labels: int, seed: int) -> None:
     """Refuse a number of labels or a seed that nothing can be done with."""
+    expect("labels", labels, int, "a whole number")
+    expect("seed", seed, int, "a whole number")
     if labels < 2:
         raise UserError(f"labels is {labels}; at least 2 outcomes must be kept apart.")
     if seed < 0:
@@ -77,6 +85,7 @@ def check_labels_and_seed(labels: int, seed: int) -> None:
 
 def messages(items: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
     """Chat messages from dictionaries with ``role`` and ``content``."""
+    expect("prompt", items, (list, tuple), "the text of a user's turn, or a list of chat messages")
     out = []
     for i, item in enumerate(items):
         if isinstance(item, Message):

@@ -6,6 +6,7 @@ worth most, labels them, and returns a ``Trace``. ``stored`` computes the same r
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path as FilePath
@@ -189,6 +190,10 @@ def stored(path: str | FilePath, *, item: str | None = None, **changes: Any) -> 
 
     item : which of several generations, where the run holds a study.
     """
+    if unknown := sorted(set(changes) - set(Target.__dataclass_fields__)):
+        raise UserError(
+            f"{unknown[0]} cannot be changed in a stored run; {', '.join(Target.__dataclass_fields__)} can."
+        )
     with Run.open(FilePath(path)) as run:
         return stored_generation(run, _number(run, item), replace(target_of(run), **changes))
 
@@ -245,7 +250,12 @@ def _split_options(
     unknown = sorted(set(of_question) - set(Question.__dataclass_fields__))
     if unknown:
         known = [*Question.__dataclass_fields__, *Target.__dataclass_fields__]
-        raise UserError(f"locate() has no option {unknown[0]!r}; it has {', '.join(known)}.")
+        hint = f"locate() has no option {unknown[0]!r}; it has {', '.join(known)}."
+        if unknown[0] in Sampling.__dataclass_fields__:
+            hint = f"{unknown[0]} is a field of Sampling; write sampling=Sampling({unknown[0]}=...)."
+        raise UserError(hint)
+    if isinstance(of_question.get("method"), str):
+        of_question["method"] = MethodOptions(of_question["method"])
     if isinstance(prompt, Question):
         return replace(prompt, **of_question), replace(target or Target(), **of_target)
     turns = prompt if isinstance(prompt, str) else messages(prompt)
@@ -337,7 +347,23 @@ def _transcript_path(engine: Engine, context: Context, text: str, sampling: Samp
         raise UserError(
             f"the generation has {length} tokens and the cap is {cap}; raise --max-new-tokens to at least {length + 1}."
         )
-    return engine.encode_reply(context, text, finished=length < cap)
+    path = engine.encode_reply(context, text, finished=length < cap)
+    if _over(engine, path, len(path.tokens) - 1, sampling):
+        end = bisect_left(range(len(path.tokens)), True, key=lambda kept: _over(engine, path, kept, sampling))
+        raise UserError(
+            f"the generation goes on after token {end} ({engine.pieces(path.tokens[:end])[-1]!r}), which ends it with "
+            "these settings; cut it there."
+        )
+    return path
+
+
+def _over(engine: Engine, path: Path, kept: int, sampling: Sampling) -> bool:
+    """Whether the first ``kept`` tokens of the path hold the end of the reply. Nothing is generated to find out."""
+    if kept < 1:
+        return False
+    job = Job((), path, kept)
+    (done,) = engine.continue_([job], replace(sampling, max_new_tokens=kept), 0)
+    return done.finish == "stop"
 
 
 def with_recorded(score: Score, recorded: np.ndarray) -> Score:
@@ -401,7 +427,7 @@ def _record(
 def _notes(pieces: Sequence[str], score: Score, sampling: Sampling) -> tuple[str, ...]:
     """What a reader should know about this path before trusting the numbers."""
     notes = []
-    impossible = [f"{s} ({pieces[s]!r})" for s in range(len(pieces)) if score.p[s] == 0]
+    impossible = [f"{s + 1} ({pieces[s]!r})" for s in range(len(pieces)) if score.p[s] == 0]
     if impossible:
         shown = ", ".join(impossible[:5]) + (f" and {len(impossible) - 5} more" if len(impossible) > 5 else "")
         notes.append(

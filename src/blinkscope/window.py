@@ -6,7 +6,7 @@ generation changes by at least delta in total variation. The windows of a whole 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -63,8 +63,8 @@ def token_windows(
     """Windows of one generation.
 
     A candidate is an interval [a, b] with b - a <= max_width and TV(pi_a, pi_b) >= delta that contains no shorter such
-    interval. Candidates are taken shortest first, then by larger change, then the earlier; what overlaps one already
-    taken is dropped. Windows that fewer than half of the joint draws confirm are not listed.
+    interval and that at least half of the joint draws confirm. Candidates are taken shortest first, then by larger
+    change, then the earlier; what overlaps one already taken is dropped.
 
     Parameters
     ----------
@@ -86,12 +86,14 @@ def token_windows(
         limit = float(max_width if max_width is not None else 1)
     if limit < 1:
         raise UserError(f"the largest width of a window is {limit:g}; it must be at least 1.")
-    taken: list[tuple[int, int]] = []
+    taken: list[TokenWindow] = []
     for a, b in _candidates(posterior.mean[chosen], np.asarray(widths, dtype=float), delta, limit):
-        if all(b <= c or a >= d for c, d in taken):
-            taken.append((a, b))
-    windows = [_measure(posterior, int(chosen[a]), int(chosen[b]), final_label, delta, level) for a, b in sorted(taken)]
-    return tuple(window for window in windows if window.probability >= LISTED_FROM)
+        start, end = int(chosen[a]), int(chosen[b])
+        if all(index[end] <= other.start or index[start] >= other.end for other in taken):
+            window = _measure(posterior, start, end, final_label, delta, level)
+            if window.probability >= LISTED_FROM:
+                taken.append(window)
+    return tuple(sorted(taken, key=lambda window: window.start))
 
 
 def rise_windows(
@@ -99,13 +101,20 @@ def rise_windows(
 ) -> tuple[TokenWindow, ...]:
     """The paper's rule for a coarse curve: P(same label) rises by more than ``rise`` between consecutive rows.
 
-    [LKC25], section 5: truncation fractions on a grid, a window counted by the rise alone.
+    [LKC25], section 5: truncation fractions on a grid, a window counted by the rise alone. ``probability`` is that of
+    such a rise, and windows that fewer than half of the joint draws confirm are not listed.
     """
     if not 0 < rise <= 1:
         raise UserError(f"delta is {rise}; a window's change must lie in (0, 1].")
     column = posterior.labels.index(final_label)
-    risen = np.flatnonzero(np.diff(posterior.mean[:, column]) > rise)
-    return tuple(_measure(posterior, int(a), int(a) + 1, final_label, rise, level) for a in risen)
+    windows = []
+    for a in map(int, np.flatnonzero(np.diff(posterior.mean[:, column]) > rise)):
+        window = _measure(posterior, a, a + 1, final_label, rise, level)
+        if posterior.draws is not None:
+            rises = posterior.draws[:, a + 1, column] - posterior.draws[:, a, column]
+            window = replace(window, probability=float((rises > rise).mean()))
+        windows.append(window)
+    return tuple(window for window in windows if window.probability >= LISTED_FROM)
 
 
 def _candidates(
@@ -129,17 +138,18 @@ def _measure(posterior: Posterior, a: int, b: int, final_label: str, delta: floa
     before, after = posterior.mean[a], posterior.mean[b]
     change = float(total_variation(before, after))
     final = posterior.labels.index(final_label) if final_label in posterior.labels else None
-    if posterior.draws is None:
+    draws = posterior.draws if posterior.believed is None else posterior.believed
+    if draws is None:
         low = high = change
         probability = 1.0
         shift_low = shift_high = 0.0 if final is None else float(after[final] - before[final])
     else:
         tail = [(1 - level) / 2, (1 + level) / 2]
-        changes = total_variation(posterior.draws[:, a], posterior.draws[:, b])
+        changes = total_variation(draws[:, a], draws[:, b])
         low, high = (float(x) for x in np.quantile(changes, tail))
         low, high = min(low, change), max(high, change)
         probability = float((changes >= delta).mean())
-        shifts = np.zeros(1) if final is None else posterior.draws[:, b, final] - posterior.draws[:, a, final]
+        shifts = np.zeros(1) if final is None else draws[:, b, final] - draws[:, a, final]
         shift_low, shift_high = (float(x) for x in np.quantile(shifts, tail))
     direction = 1 if shift_low > 0 else -1 if shift_high < 0 else 0
     return TokenWindow(

@@ -150,6 +150,11 @@ BAD_INPUT = [
     (("locate", "--model", "toy:fork", "--messages", "none.json"), "none.json"),
     (("locate", "x", "--model", "toy:fork", "--generation", "none.txt"), "none.txt"),
     (("locate", "x", "--model", "toy:fork", "--estimator", "best"), "best"),
+    (("locate", "x", "--model", "toy:fork", "--method", "grid", "--fractions", "1"), "whole text"),
+    (("locate", "x", "--model", "toy:fork", "--report", "nowhere/x.html"), "no folder nowhere"),
+    (("locate", "x", "--model", "toy:fork", "--report", "."), "folder"),
+    (("locate", "x", "--model", "toy:fork", "-o", "."), "folder"),
+    (("locate", "x", "--model", "toy:fork", "--report", "x.html", "-o", "x.html"), "another name"),
     (("show", "none.db"), "none.db"),
     (("report", "none.db", "-o", "x.html"), "none.db"),
     (("locate", "x", "--model", "toy:fork", "--unknown"), "--unknown"),
@@ -167,6 +172,27 @@ def test_bad_input_gets_one_sentence_and_status_2(arguments: tuple[str, ...], na
     assert sentence.startswith("blinkscope")
     assert before in ([], [f"loading {arguments[arguments.index('--model') + 1]}"] if "--model" in arguments else [])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
+    run, script, page = tmp_path / "run.db", tmp_path / "feature.py", tmp_path / "page.html"
+    script.write_text("def label(text): ...\n")
+    assert blinkscope(*FORK, "--error", "0.3", "-o", run, "--report", page, cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (run, script)}
+    for command in (("locate", *FORK[1:]), ("show", run), ("report", run)):
+        option = "-o" if command[0] == "report" else "--report"
+        for target in (run, script):
+            refused = blinkscope(*command, option, target, cwd=tmp_path)
+            assert refused.returncode == 2, refused.stderr
+            assert refused.stdout == ""
+            assert f"{target.name} is no HTML page, so a report does not replace it" in refused.stderr
+    assert {path: path.read_bytes() for path in (run, script)} == before
+    assert blinkscope("report", run, "-o", page, cwd=tmp_path).returncode == 0
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    refused = blinkscope("locate", "--model", "toy:fork", "--messages", deep, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "nested too deeply" in refused.stderr
 
 
 def test_a_plan_says_what_methods_would_cost_and_leaves_no_file(tmp_path: Path) -> None:

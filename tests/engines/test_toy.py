@@ -235,7 +235,7 @@ def test_replies_that_are_over_stay_as_they_are() -> None:
         ((END,), "stop", 0),
         ((TINY.machine.ids["left"],), "length", 0),
     ]
-    with pytest.raises(UserError, match=r"goes on after token 0 \('<end>'\)"):
+    with pytest.raises(UserError, match=r"goes on after token 1 \('<end>'\)"):
         TINY.score(Path(context, (END, END)), cap)
 
 

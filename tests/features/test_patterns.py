@@ -23,7 +23,7 @@ def test_contains():
         (r"choice: (\w+)", "choice: cat, or choice: dog", "dog"),
         (r"\d+", "12 then 345", "345"),
         (r"cat|dog", "a dog and a cat", "cat"),
-        (r"(?i)CAT", "the Cat", "Cat"),
+        (r"(?i)CAT", "the Cat", "cat"),
         (r"\*\*(.*?)\*\*", "**a** and **b**", "b"),
         (r"(?s)begin(.*)end", "begin x\n y end", "x y"),
         (r"^\w+", "first second", "first"),

@@ -198,15 +198,16 @@ def test_a_file_that_cannot_hold_all_characters_gets_them_spelled_out():
     ("said", "shown"),
     [
         ([{"role": "user", "content": "first"}, {"role": "user", "content": "last"}], "last"),
+        ([{"role": "user", "content": "asked"}, {"role": "assistant", "content": "answered"}], "asked"),
         ("plain", "plain"),
         (None, ""),
         ([], ""),
         ([3], ""),
     ],
 )
-def test_the_prompt_is_what_was_said_last(said, shown):
+def test_the_prompt_is_what_the_user_said_last(said, shown):
     trace = realistic()
-    assert summary.prompt(replace(trace, settings={**trace.settings, "prompt": said})) == shown
+    assert summary.question(replace(trace, settings={**trace.settings, "prompt": said})) == shown
 
 
 # ---------------------------------------------------------------- progress

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from blinkscope.cli.show import target_changes, write
+from blinkscope.cli.show import check_places, target_changes, write
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.trace import Target
@@ -53,6 +53,7 @@ def command(arguments: argparse.Namespace) -> int:
     changes = _sampling(arguments)
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
     run = _run_file(arguments)
+    check_places(arguments.report, run)
     with progress_display(sys.stderr) as display:
         display.stage(f"loading {arguments.model}")
         engine = open_model(arguments.model, options)
@@ -78,6 +79,7 @@ def _recorded(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return _planned(plan(arguments.model, item=arguments.item, seed=arguments.seed), arguments)
     run = _run_file(arguments)
+    check_places(arguments.report, run)
     with progress_display(sys.stderr) as display:
         trace = locate(
             arguments.model,
@@ -117,18 +119,24 @@ def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _announce(plan: Plan) -> None:
     """What the run will cost, before it costs anything."""
-    steps, places = len(plan.record.steps), len(plan.record.strata)
     expected = plan.prediction
     already = f", {plan.known_draws:,} of them drawn before" if plan.known_draws else ""
     each = plan.seconds_per_token
     time = "" if each is None else f" (at most {duration(expected.generated_tokens * each)} of the model's time)"
     print(
-        f"{steps} tokens, {places} of them can decide something; expecting about "
+        f"{_places(plan)}; expecting about "
         f"{expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens{already}{time}",
         file=sys.stderr,
     )
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _places(plan: Plan) -> str:
+    """How long the text is, and where the divergence method looks at it."""
+    tokens = f"{len(plan.record.steps):,} tokens"
+    places = f", {len(plan.record.strata):,} of them can decide something"
+    return tokens + places if plan.record.method.name == "divergence" else tokens
 
 
 def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
@@ -139,7 +147,7 @@ def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
         rows = [{"method": cost.method, "error": cost.error, **asdict(cost.expected)} for cost in planned.costs]
         print(json.dumps({"schema": 1, "tokens": steps, "open": places, "seconds_per_token": each, "costs": rows}))
         return 0
-    print(f"{steps} tokens, {places} of them can decide something; nothing was drawn\n")
+    print(f"{_places(planned)}; nothing was drawn\n")
     width = max(len(cost.method) for cost in planned.costs)
     time = f"{'at most':>12}" if each is not None else ""
     print(f"{'method':<{width}}  {'error':>5}{'continuations':>15}{'tokens':>13}{time}")
@@ -173,6 +181,8 @@ def _prompt(arguments: argparse.Namespace) -> str | tuple[Message, ...]:
         items = json.loads(_text(arguments.messages))
     except json.JSONDecodeError as error:
         raise UserError(f"{arguments.messages} is not JSON: {error}.") from None
+    except RecursionError:
+        raise UserError(f"{arguments.messages} is nested too deeply to be chat messages.") from None
     if not isinstance(items, list):
         raise UserError(
             f"{arguments.messages} holds no list; messages are a JSON list of objects with role and content."

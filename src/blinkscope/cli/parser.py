@@ -122,7 +122,7 @@ def _show(commands: Any) -> None:
     p = commands.add_parser("show", help="show a run again, also with another delta, width or level")
     p.add_argument("run", metavar="RUN.db")
     p.add_argument("--item", metavar="ID", help="one generation of a study; a table of all by default")
-    _targets(p)
+    _targets(p, of_run=True)
     _outputs(p)
 
 
@@ -131,7 +131,7 @@ def _report(commands: Any) -> None:
     p.add_argument("run", metavar="RUN.db")
     p.add_argument("--item", metavar="ID", help="which generation of a study")
     p.add_argument("-o", "--output", metavar="FILE.html", required=True)
-    _targets(p)
+    _targets(p, of_run=True)
 
 
 def _export(commands: Any) -> None:
@@ -146,7 +146,7 @@ def _export(commands: Any) -> None:
     p.add_argument("-o", "--output", metavar="PATH", required=True, help="a file; a new folder for parquet, preference")
     p.add_argument("--prefer", metavar="LABEL", action="append", help="the better outcome; repeatable")
     p.add_argument("--single-token", action="store_true", help="pairs of single tokens instead of whole continuations")
-    _targets(p)
+    _targets(p, of_run=True)
 
 
 class _WorldHelp(argparse.Action):
@@ -203,15 +203,27 @@ def _train(commands: Any) -> None:
     p.add_argument("--seed", type=int, default=0)
 
 
-def _targets(p: Any) -> None:
-    """What may change between two looks at the same draws."""
-    p.add_argument("--error", type=float, help="stop at this largest standard deviation of the curve (default 0.05)")
+def _targets(p: Any, *, of_run: bool = False) -> None:
+    """What may change between two looks at the same draws; ``of_run``: what is not said is the run's own."""
+
+    def default(value: str) -> str:
+        return "the run's" if of_run else value
+
+    p.add_argument(
+        "--error", type=float, help=f"stop at this largest standard deviation of the curve (default {default('0.05')})"
+    )
     p.add_argument("--continuations", type=int, metavar="N", help="budget")
     p.add_argument("--generated-tokens", type=int, metavar="N", help="budget")
-    p.add_argument("--delta", type=float, help="least change in total variation of a window (default 0.5)")
-    p.add_argument("--max-width", type=int, metavar="TOKENS", help="of a window; default a tenth, at least 3")
-    p.add_argument("--estimator", help="unbiased (default) or pooled: share data between neighbouring positions")
-    p.add_argument("--level", type=float, help="of bands and intervals (default 0.95)")
+    p.add_argument(
+        "--delta", type=float, help=f"least change in total variation of a window (default {default('0.5')})"
+    )
+    p.add_argument(
+        "--max-width", type=int, metavar="TOKENS", help=f"of a window (default {default('a tenth, at least 3')})"
+    )
+    p.add_argument(
+        "--estimator", help=f"unbiased, or pooled: share data between neighbours (default {default('unbiased')})"
+    )
+    p.add_argument("--level", type=float, help=f"of bands and intervals (default {default('0.95')})")
 
 
 def _outputs(p: Any) -> None:

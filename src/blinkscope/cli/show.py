@@ -10,15 +10,17 @@ from typing import Any
 
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target, Trace
-from blinkscope.report.html import write_report
+from blinkscope.report.html import check_target, write_report
 from blinkscope.report.survey import print_survey
 from blinkscope.report.terminal import print_trace
+from blinkscope.runs.files import check_place
 from blinkscope.session import stored
 from blinkscope.studies.survey import stored_survey
 
 
 def command(arguments: argparse.Namespace) -> int:
     changes = target_changes(arguments)
+    check_places(arguments.report, arguments.run)
     survey = stored_survey(arguments.run, **changes) if arguments.item is None else None
     if survey is None:
         write(stored(arguments.run, item=arguments.item, **changes), arguments)
@@ -36,6 +38,13 @@ def target_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of ``Target`` that the command line sets."""
     given = {name: getattr(arguments, name) for name in Target.__dataclass_fields__}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def check_places(report: str | None, run: str | Path) -> None:
+    """Refuse, before any work, places where the results could not be written or would destroy each other."""
+    check_place(Path(run))
+    if report is not None and check_target(report).resolve() == Path(run).resolve():
+        raise UserError(f"{report} is the run file and the report too; give the report another name.")
 
 
 def write(trace: Trace, arguments: argparse.Namespace) -> None:

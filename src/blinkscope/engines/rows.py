@@ -64,7 +64,7 @@ class Row:
         fed = (*context, *(said[:-1] if ended else said))
         self.prefix = min(len(context) + job.kept, len(fed))
         self.queue = deque(fed[self.prefix :])
-        if ended or rules.stops(said, 0):
+        if rules.end_of_turn.intersection(said) or rules.stops(said, 0):
             self._end_reply("stop")
         elif self.left <= 0:
             self._end_reply("length")

@@ -136,7 +136,9 @@ class ToyEngine:
         over = np.flatnonzero(ends[list(path.tokens[:-1])])
         if len(over):
             word = self.machine.words[path.tokens[over[0]]]
-            raise UserError(f"the generation goes on after token {over[0]} ({word!r}), which ends it; cut it there.")
+            raise UserError(
+                f"the generation goes on after token {over[0] + 1} ({word!r}), which ends it; cut it there."
+            )
         state, states = self.machine.start[None], []
         for token in self._ids(path.context.prefill):
             state = self.machine.follow(state, np.array([token]))

@@ -71,12 +71,11 @@ class Decomposition:
         cost = self._cost()
         spent = float((counts.sum(axis=(1, 2)) * cost).sum())
         budget = max(SMALLEST_ROUND * float(np.mean([s.cost for s in self.strata])), GROWTH * spent) / 2
-        orders = []
-        if self.estimator == "unbiased":
-            spreads = [self._spread(counts[:, 1 - half], labels, round_, half) for half in (0, 1)]
-        else:
+        if self.estimator == "pooled":
             return self._lookahead(counts, labels, cost, 2 * budget)
-        for half, per_draw in enumerate(spreads):
+        orders = []
+        for half in (0, 1):
+            per_draw = self._spread(counts[:, 1 - half], labels, round_, half)
             have = counts[:, half].sum(axis=1).astype(float)
             room = self._room(half) - have
             extra = best_counts(self.recursion, per_draw, have, cost, budget, room > 0) - have
@@ -112,7 +111,7 @@ class Decomposition:
         if self.estimator == "pooled":
             return Posterior(index, labels, joint.mean(axis=0), joint)
         mean = self.recursion.curve(proportions(counts), self._final(labels))
-        return Posterior(index, labels, mean, self._about(mean, joint, counts))
+        return Posterior(index, labels, mean, self._about(mean, joint, counts), believed=joint)
 
     def _about(
         self,
@@ -122,7 +121,7 @@ class Decomposition:
     ) -> Float[np.ndarray, "draws rows labels"]:
         """Joint draws about the unbiased mean, with its own standard deviation, which is larger than the smoother's.
 
-        Deviations are stretched entry by entry, so rows keep moving together, and draws are cut to [0, 1].
+        Deviations are stretched entry by entry, so rows keep moving together; draws are cut at 0 and made laws again.
         """
         drawn = counts.sum(axis=2)
         # Var((A + B) / 2) = v (1/n_A + 1/n_B) / 4; with one half empty the other one's proportion stands alone.
@@ -132,7 +131,8 @@ class Decomposition:
         sampling = self.recursion.variance(spread(self.recursion, joint) * inverse.sum(axis=1)[:, None])
         center, own = joint.mean(axis=0), joint.var(axis=0)
         stretch = np.sqrt(np.divide(np.maximum(sampling, own), own, out=np.ones_like(own), where=own > 0))
-        return np.clip(mean + (joint - center) * stretch, 0.0, 1.0)
+        draws = np.maximum(mean + (joint - center) * stretch, 0.0)
+        return draws / draws.sum(axis=2, keepdims=True)
 
     def _joint(
         self, counts: Int[np.ndarray, "steps halves labels"], labels: tuple[str, ...]

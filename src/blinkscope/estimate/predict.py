@@ -72,14 +72,19 @@ def predict(
     return Prediction(round(float(counts.sum())), round(total))
 
 
+def bisection(steps: int, draws: int) -> Prediction:
+    """``draws`` at the first row and at those that halve the way to the one token that decides."""
+    halving = math.ceil(math.log2(max(steps, 2)))
+    return Prediction(draws * (1 + halving), round(draws * (steps + halving * steps / 2)))
+
+
 def planned_costs(
     recursion: Recursion, strata: Sequence[Stratum], alternatives: Sequence[int]
 ) -> tuple[MethodCost, ...]:
     """The divergence method to several errors, and the other ways to look at a path of N tokens.
 
     A free continuation at row t is taken to cost N - t tokens. Resampling every token to an error needs
-    ``TYPICAL_SPREAD`` / error^2 continuations at each row. Bisection costs least where nothing changes, about log2 N
-    rows beside the first where one token decides, and every row at worst.
+    ``TYPICAL_SPREAD`` / error^2 continuations at each row. Bisection costs every row at worst.
 
     Parameters
     ----------
@@ -104,9 +109,7 @@ def planned_costs(
     found.append(MethodCost(f"resampling every token {EVERY_TOKEN} times", None, free(every, EVERY_TOKEN)))
     fractions = fraction_rows(steps, [i / 10 for i in range(10)])
     found.append(MethodCost(f"grid of ten fractions, {EVERY_TOKEN} each", None, free(fractions, EVERY_TOKEN)))
-    halving = math.ceil(math.log2(max(steps, 2)))
-    typical = BISECTION_DRAWS * (steps + halving * steps / 2)
-    one = Prediction(BISECTION_DRAWS * (1 + halving), round(typical))
+    one = bisection(steps, BISECTION_DRAWS)
     found.append(MethodCost(f"bisection, {BISECTION_DRAWS} each, one decisive token", None, one))
     found.append(MethodCost(f"bisection, {BISECTION_DRAWS} each, at worst", None, free(every, BISECTION_DRAWS)))
     tokens = FORKING_DRAWS * sum(count * (steps - s - 1) for s, count in enumerate(alternatives))

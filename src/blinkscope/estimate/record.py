@@ -16,7 +16,7 @@ from jaxtyping import Float
 from blinkscope.errors import UserError
 from blinkscope.estimate.decomposition import Decomposition
 from blinkscope.estimate.loop import Method, Outcome
-from blinkscope.estimate.predict import Prediction, predict
+from blinkscope.estimate.predict import Prediction, bisection, predict
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.source import JSON, Stratum
@@ -131,7 +131,9 @@ class PathRecord:
         """The same for draws that never end."""
         if self.method.name == "divergence":
             return predict(self.recursion, self.places, target.error, target.estimator)
-        rows = fraction_rows(len(self.steps), self.method.fractions) if self.method.name == "grid" else (0,)
+        if self.method.name == "bisect":
+            return bisection(len(self.steps), self.method.resamples)
+        rows = fraction_rows(len(self.steps), self.method.fractions)
         costs = [stratum.cost for stratum in self.places if stratum.key in rows]
         return Prediction(self.method.resamples * len(rows), round(self.method.resamples * sum(costs)))
 

@@ -80,6 +80,8 @@ def fraction_rows(steps: int, fractions: Sequence[float]) -> tuple[int, ...]:
     bad = [f for f in fractions if not 0 <= f <= 1]
     if bad or not fractions:
         raise UserError(f"fractions of a generation lie between 0 and 1; got {bad[0] if bad else 'none'}.")
+    if min(fractions) == 1:
+        raise UserError("the only fraction is 1, the whole text, whose outcome is known; give one below 1.")
     return tuple(sorted({round(f * steps) for f in fractions} - {steps}))
 
 

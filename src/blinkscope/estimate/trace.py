@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from blinkscope.errors import UserError
+from blinkscope.errors import UserError, expect
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
@@ -58,6 +58,10 @@ class Target:
     estimator: Estimator = "unbiased"
 
     def __post_init__(self) -> None:
+        for name in ("error", "delta", "level"):
+            expect(name, getattr(self, name), (int, float), "a number")
+        for name in ("continuations", "generated_tokens", "max_width"):
+            expect(name, getattr(self, name), (int, type(None)), "a whole number, or None")
         if self.estimator not in ESTIMATORS:
             raise UserError(f"there is no estimator {self.estimator!r}; choose one of {', '.join(ESTIMATORS)}.")
         if not 0 < self.error < 1:

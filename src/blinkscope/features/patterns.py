@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from blinkscope.errors import UserError
@@ -10,6 +11,7 @@ from blinkscope.features.reading import as_label, compiled, group_of, last_match
 
 # A pattern that matches nothing at all somewhere in here would match nothing at all everywhere.
 _PROBE = " a b\n1-A."
+_ANY_CASE = re.compile(r"\(\?[a-zA-Z]*i[a-zA-Z]*\)")  # flags for the whole pattern, i among them
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Pattern:
     """What an RE2 regular expression catches: its group 1 where it has groups, else the whole match.
 
     Of several matches the last counts, because a later statement corrects an earlier one. Where group 1 takes no part
-    in it, nothing is found. RE2 searches in time linear in the text; the price is that it has neither look-around nor
+    in it, nothing is found. A pattern that begins with ``(?i)`` takes capital and small letters for equal, so labels are
+    in small letters. RE2 searches in time linear in the text; the price is that it has neither look-around nor
     backreferences.
     """
 
@@ -76,7 +79,7 @@ class Pattern:
         if match is None:
             return None
         found = group_of(match, 1) if compiled(self.pattern).groups else match.group(1)
-        return as_label(found or "")
+        return as_label(found.lower() if found and _ANY_CASE.match(self.pattern) else found or "")
 
 
 def _words(error: Exception) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 
 from blinkscope.divergence import total_variation
 from blinkscope.errors import EngineError, UserError
-from blinkscope.estimate.source import JSON, Draw
+from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
 from blinkscope.report import summary
@@ -69,15 +69,35 @@ def report_html(trace: Trace) -> str:
     return page(report_data(trace))
 
 
+def check_target(path: str | Path) -> Path:
+    """Where a report may be written: in a folder that is there, at a free name or in place of another page.
+
+    Raises
+    ------
+    UserError : the folder does not exist, or the file that stands there is no page: a run file, say, or a script.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for the report; make it, or choose another place.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file for the report.")
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+        if start and not start.startswith((b"<!doctype html", b"<html")):
+            raise UserError(f"{path} is no HTML page, so a report does not replace it; choose another name.")
+    return path
+
+
 def write_report(trace: Trace, path: str | Path) -> Path:
     """Write the report of one generation; the file appears whole or not at all.
 
     Raises
     ------
-    UserError : the folder does not exist, or nothing can be written there.
+    UserError : the place is refused (``check_target``), or nothing can be written there.
     EngineError : the machine could not store the file, for instance because its disk is full.
     """
-    path = Path(path)
+    path = check_target(path)
     content = report_html(trace).encode("utf-8")
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -135,7 +155,7 @@ def report_data(trace: Trace) -> dict[str, Any]:
     return {
         **result,
         "settings": dict(trace.settings),
-        "question": question(trace.settings.get("prompt")),
+        "question": summary.question(trace),
         "notes": [*trace.notes, *agreement],
         "answer": answer(trace),
         "finding": finding(trace),
@@ -147,17 +167,6 @@ def report_data(trace: Trace) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- in words
-
-
-def question(prompt: JSON) -> str:
-    """The question of a prompt: the last user's turn of a conversation, or the prompt itself."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, list):
-        for message in reversed(prompt):
-            if isinstance(message, dict) and message.get("role") == "user":
-                return str(message.get("content", ""))
-    return ""
 
 
 def answer(trace: Trace) -> str:

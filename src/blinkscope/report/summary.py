@@ -134,13 +134,14 @@ def error(trace: Trace) -> str:
     stopped = {
         "complete": "",
         "budget": " The budget was spent first.",
-        "interrupted": " The run was interrupted; the same command goes on with it.",
+        "interrupted": " These are the draws so far: locate goes on from them.",
     }[trace.status]
     left_out = f" Positions left out move it by at most {trace.skipped_weight:.2g}." if trace.skipped_weight else ""
     unlisted = (
         f" Alternatives without a record by at most {trace.unrecorded_weight:.2g}." if trace.unrecorded_weight else ""
     )
-    largest = f"Largest error of the curve {reached['reached_max']:.3f}, asked for {reached['asked']:g}."
+    asked = f", asked for {reached['asked']:g}" if trace.settings.get("method") not in ("grid", "bisect") else ""
+    largest = f"Largest error of the curve {reached['reached_max']:.3f}{asked}."
     return f"{largest}{stopped}{left_out}{unlisted}"
 
 
@@ -168,11 +169,12 @@ def settings(trace: Trace) -> str:
     return " · ".join(visible(part, keep="") for part in parts if part)
 
 
-def prompt(trace: Trace) -> str:
-    """The prompt, or the last thing that was said in a conversation."""
+def question(trace: Trace) -> str:
+    """The question of a prompt: the last user's turn of a conversation, or the prompt itself."""
     said = trace.settings.get("prompt")
     if isinstance(said, list):
-        said = next((turn.get("content") for turn in reversed(said) if isinstance(turn, dict)), "")
+        turns = (turn for turn in reversed(said) if isinstance(turn, dict) and turn.get("role") == "user")
+        said = next((turn.get("content") for turn in turns), "")
     return said if isinstance(said, str) else ""
 
 

@@ -54,8 +54,8 @@ def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> li
     final = shortened(trace.final_label, summary.LABEL_WIDTH)
     width = console.width
     parts: list[RenderableType] = [Text(summary.settings(trace), style="dim")]
-    if summary.prompt(trace):
-        parts.append(Text(f"Prompt: {shortened(summary.prompt(trace), max(width - 8, 20))}", style="dim"))
+    if summary.question(trace):
+        parts.append(Text(f"Prompt: {shortened(summary.question(trace), max(width - 8, 20))}", style="dim"))
     parts += [
         Text(),
         Text(f"Before the first token: {summary.start_law(trace)}"),

@@ -19,6 +19,22 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT = "what was drawn is kept: make room and start again with the same command"
 
 
+def check_place(file: Path) -> None:
+    """Refuse a place where no run file can be: begun, or gone on with."""
+    if not file.parent.is_dir():
+        raise UserError(f"there is no folder {file.parent}; create it or choose another place for the run file.")
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; give the name of a run file.")
+    log = file.with_name(file.name + "-wal")
+    if log.exists() and not file.exists():
+        # SQLite would take the log of the lost file for one of the new file.
+        raise UserError(
+            f"{log} belongs to a run file that was moved or deleted; move that file back beside it, or remove the log."
+        )
+    if file.exists():
+        check_header(file)
+
+
 def check_header(path: Path) -> None:
     """Refuse, from its bytes alone, a file that is not a whole run file of a schema that we know.
 

@@ -23,6 +23,7 @@ from blinkscope.estimate.source import JSON, Draw
 from blinkscope.runs.files import (
     check_content,
     check_header,
+    check_place,
     connect,
     failures,
     network_disk_note,
@@ -70,7 +71,7 @@ class Run:
         EngineError : the disk is full or fails.
         """
         file = Path(path).resolve()
-        _check_place(file)
+        check_place(file)
         with failures(file):
             lock = Lock(file)
             try:
@@ -252,19 +253,6 @@ class Run:
     def _object(self, column: object) -> dict[str, JSON]:
         with failures(self.path):
             return _as_object(decode(column))
-
-
-def _check_place(file: Path) -> None:
-    if not file.parent.is_dir():
-        raise UserError(f"there is no folder {file.parent}; create it or choose another place for the run file.")
-    if file.is_dir():
-        raise UserError(f"{file} is a folder; give the name of a run file.")
-    log = file.with_name(file.name + "-wal")
-    if log.exists() and not file.exists():
-        # SQLite would take the log of the lost file for one of the new file.
-        raise UserError(
-            f"{log} belongs to a run file that was moved or deleted; move that file back beside it, or remove the log."
-        )
 
 
 def _create(file: Path, spec: Spec) -> None:

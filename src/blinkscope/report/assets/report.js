@@ -130,7 +130,7 @@ const report = (() => {
   const TITLE_LENGTH = 320;
   const STATUS = {
     budget: "The budget ended before the asked-for error was reached.",
-    interrupted: "The run was interrupted; this is what had been drawn by then.",
+    interrupted: "These are the draws so far; locate goes on from them.",
   };
 
   const Top = () => html`<header>
