@@ -42,7 +42,7 @@ class Pattern:
     """What an RE2 regular expression catches: its group 1 where it has groups, else the whole match.
 
     Of several matches the last counts, because a later statement corrects an earlier one. Where group 1 takes no part
-    in it, nothing is found. A pattern that begins with ``(?i)`` takes capital and small letters for equal, so labels are
+    in it, nothing is found. A pattern that begins with ``(?i)`` takes capital and small letters for equal; labels are
     in small letters. RE2 searches in time linear in the text; the price is that it has neither look-around nor
     backreferences.
     """
