@@ -25,7 +25,7 @@ from blinkscope.estimate.source import JSON, Source
 from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
-from blinkscope.keeper import keeping, named, provenance
+from blinkscope.keeper import Keeper, keeping, named, provenance
 from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score, Spelling
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
@@ -113,27 +113,61 @@ def locate(
     spec = _spec(question, engine, feature, sampling, target)
     with keeping(run, spec, lambda: stopwatch.seconds) as keeper:
         base = _writer(question, engine, feature, sampling, stopwatch)
-        if keeper.record is None:
-            record, writer, score = _fresh(question, base, feature)
-            keeper.put(record)
-            speed = _writing_speed(question, record, stopwatch)
-        else:
-            record, speed = keeper.record, None
-            writer = replace(base, path=Path(base.path.context, record.tokens))
-            score = stopwatch.once(lambda: engine.score(writer.path, sampling))
-            score = with_recorded(score, np.asarray([step.p for step in record.steps]))
-        expected = record.prediction(target)
-        announce(Plan(record, expected, len(keeper.known), keeper.notes, seconds_per_token=speed))
-        outcome = loop.run(
-            _source(record, writer, score),
-            record.method_of_loop(target),
-            target,
-            known=keeper.known,
-            record=keeper.add,
-            watch=watch,
-        )
-        keeper.finish(outcome.status)
-        seconds, model_seconds = keeper.spent
+        trace = _look_into(keeper, question, base, feature, target, announce, watch)
+        keeper.finish(trace.status)
+    return trace
+
+
+def locate_item(
+    keeper: Keeper,
+    engine: Engine,
+    question: Question,
+    target: Target,
+    *,
+    stopwatch: Stopwatch | None = None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> Trace:
+    """What ``locate`` does, for one of the many generations of a study's run file.
+
+    keeper : of the generation; its number keys the random streams. The completion mark is the study's business.
+    """
+    feature, sampling = _feature(question, engine), question.sampling or engine.default_sampling
+    base = _writer(question, engine, feature, sampling, stopwatch or Stopwatch(), keeper.generation)
+    return _look_into(keeper, question, base, feature, target, lambda plan: None, watch)
+
+
+def _look_into(
+    keeper: Keeper,
+    question: Question,
+    base: Writer,
+    feature: Feature[Reply],
+    target: Target,
+    announce: Callable[[Plan], None],
+    watch: Callable[[Progress], None],
+) -> Trace:
+    """Find or make the generation of a keeper, score it, and draw until the target is reached."""
+    engine, sampling, stopwatch = base.engine, base.sampling, base.stopwatch
+    if keeper.record is None:
+        record, writer, score = _fresh(question, base, feature)
+        keeper.put(record)
+        speed = _writing_speed(question, record, stopwatch)
+    else:
+        record, speed = keeper.record, None
+        writer = replace(base, path=Path(base.path.context, record.tokens))
+        score = stopwatch.once(lambda: engine.score(writer.path, sampling))
+        score = with_recorded(score, np.asarray([step.p for step in record.steps]))
+    expected = record.prediction(target)
+    announce(Plan(record, expected, len(keeper.known), keeper.notes, seconds_per_token=speed))
+    outcome = loop.run(
+        _source(record, writer, score),
+        record.method_of_loop(target),
+        target,
+        known=keeper.known,
+        record=keeper.add,
+        watch=watch,
+    )
+    keeper.settle()
+    seconds, model_seconds = keeper.spent
     return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
 
 
@@ -183,6 +217,11 @@ def open_model(model: Any, options: Mapping[str, Any] | None = None, tokenizer: 
         engine: Engine = model
         return engine
     return engine_of(model, tokenizer, **(options or {}))
+
+
+def sampling_of(engine: Engine, changes: Mapping[str, Any]) -> Sampling:
+    """The model's own sampling settings with some of them changed."""
+    return replace(engine.default_sampling, **changes)
 
 
 def stored(path: str | FilePath, *, item: str | None = None, **changes: Any) -> Trace:
@@ -299,7 +338,12 @@ def _asked(question: Question, engine: Engine, feature: Feature[Reply], sampling
 
 
 def _writer(
-    question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling, stopwatch: Stopwatch
+    question: Question,
+    engine: Engine,
+    feature: Feature[Reply],
+    sampling: Sampling,
+    stopwatch: Stopwatch,
+    generation: int = GENERATION,
 ) -> Writer:
     """What writes and labels continuations; its path is still empty."""
     path = Path(engine.encode(question.turns, prefill=question.prefill), ())
@@ -310,7 +354,7 @@ def _writer(
         sampling=sampling,
         label=lambda reply: label_of(feature, reply),
         seed=question.seed,
-        generation=GENERATION,
+        generation=generation,
         ask=ask,
         stopwatch=stopwatch,
     )
@@ -322,7 +366,7 @@ def _fresh(question: Question, base: Writer, feature: Feature[Reply]) -> tuple[P
     transcript = question.transcript
     given = base.path if transcript is None else _transcript_path(engine, base.path.context, transcript, sampling)
     # A transcript is kept whole: what goes on after it is only the end of the turn and the follow-up question.
-    job = Job((), given, len(given.tokens), (), (streams.GENERATION, GENERATION), base.ask)
+    job = Job((), given, len(given.tokens), (), (streams.GENERATION, base.generation), base.ask)
     done = base.stopwatch.once(lambda: next(iter(engine.continue_([job], sampling, question.seed))))
     final = base.label(base.reply(done))
     if transcript is None:
@@ -418,7 +462,7 @@ def _record(
         scored_tokens=len(path.tokens),
         truth=truth,
         notes=_notes(pieces, score, sampling),
-        generation=GENERATION,
+        generation=writer.generation,
         context=engine.spell(context) if isinstance(engine, Spelling) else "".join(engine.pieces(context.ids)),
         ended=ended,
     )

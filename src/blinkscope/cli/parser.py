@@ -81,27 +81,19 @@ def _locate(commands: Any) -> None:
     what.add_argument("--generation", metavar="FILE", help="text of the generation to analyse, instead of a fresh one")
     what.add_argument("--seed", type=int, default=0)
     sampling = p.add_argument_group("sampling (the model's own settings where not given)")
-    sampling.add_argument("--temperature", type=float)
-    sampling.add_argument("--top-p", type=float)
-    sampling.add_argument("--top-k", type=int)
-    sampling.add_argument("--min-p", type=float)
-    sampling.add_argument("--max-new-tokens", type=int, help="cap, counted from the start of the generation")
-    sampling.add_argument("--stop", metavar="TEXT", action="append", help="text that ends a generation; repeatable")
+    _sampling(sampling)
     method = p.add_argument_group("how much is drawn")
     _methods(method)
     _targets(method)
     method.add_argument("--plan", action="store_true", help="say what this and other methods would cost; draw nothing")
-    machine = p.add_argument_group("machine")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    machine.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
-    machine.add_argument("--batch-bytes", type=int, metavar="BYTES", help="memory for the key-value caches of a batch")
+    _machine(p)
     out = p.add_argument_group("output")
     out.add_argument("-o", "--output", metavar="RUN.db", help="run file; an existing one is continued")
     _outputs(out)
 
 
 def _study(commands: Any) -> None:
-    p = commands.add_parser("study", help="many generations in one run file: replay")
+    p = commands.add_parser("study", help="the paper's experiments, and many generations in one run file")
     studies = p.add_subparsers(dest="study", metavar="NAME", required=True, parser_class=Parser)
     replay = studies.add_parser(
         "replay",
@@ -116,6 +108,65 @@ def _study(commands: Any) -> None:
     out = replay.add_argument_group("output")
     out.add_argument("-o", "--output", metavar="RUN.db", required=True, help="an existing one is continued")
     out.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    _prefill(studies)
+    _repeat(studies)
+
+
+def _prefill(studies: Any) -> None:
+    asked = _study_of_model(
+        studies, "prefill", "how many tokens of a given opening turn a refusal into compliance, or back"
+    )
+    asked.add_argument("--data", help="opinions (built in), jailbreakbench, xstest, FILE.jsonl or FILE.csv")
+    asked.add_argument("--opening", metavar="TEXT", help="what replies begin with")
+    asked.add_argument("--tokens", type=int, help="most tokens of the opening that are prefilled")
+    asked.add_argument("--feature", help="how replies are told apart (default refusal)")
+    asked.add_argument("--outcome", metavar="LABEL", help="the label whose probability is followed")
+
+
+def _repeat(studies: Any) -> None:
+    asked = _study_of_model(studies, "repeat", "how likely a word is said again after it was said k times")
+    asked.add_argument("--prompt", metavar="TEXT")
+    asked.add_argument("--word", dest="words", metavar="WORD", action="append", help="repeatable")
+    asked.add_argument("--times", metavar="K,K,...", help="how often the word was said before")
+
+
+def _study_of_model(studies: Any, name: str, what: str) -> Any:
+    """A study that draws from a model, with the options that all of these have."""
+    p = studies.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    asked = p.add_argument_group("what is asked (the study's own settings where not given)")
+    asked.add_argument("--spec", metavar="FILE.toml", help="settings; options of the command line come first")
+    asked.add_argument("--print-spec", action="store_true", help="print all settings as TOML; ask nothing")
+    asked.add_argument("--items", type=int, metavar="N", help="most items")
+    model = p.add_argument_group("the model")
+    model.add_argument("--model", help="smollm2 (default), hf:FOLDER, toy:NAME ...")
+    model.add_argument("--system", metavar="TEXT", help="system prompt")
+    _sampling(model)
+    model.add_argument("--seed", type=int)
+    _machine(p)
+    method = p.add_argument_group("how much is drawn, for each item")
+    _targets(method)
+    out = p.add_argument_group("output")
+    out.add_argument("-o", "--output", metavar="RUN.db", help="run file; an existing one is continued")
+    out.add_argument("--plot", metavar="FILE", help="also draw the study's figure: .svg, .png, .pdf")
+    out.add_argument("--tables", metavar="FOLDER", help="also write the study's tables, as CSV and as Parquet")
+    out.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return asked
+
+
+def _sampling(p: Any) -> None:
+    p.add_argument("--temperature", type=float)
+    p.add_argument("--top-p", type=float)
+    p.add_argument("--top-k", type=int)
+    p.add_argument("--min-p", type=float)
+    p.add_argument("--max-new-tokens", type=int, help="cap, counted from the start of the generation")
+    p.add_argument("--stop", metavar="TEXT", action="append", help="text that ends a generation; repeatable")
+
+
+def _machine(p: Any) -> None:
+    machine = p.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    machine.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    machine.add_argument("--batch-bytes", type=int, metavar="BYTES", help="memory for the key-value caches of a batch")
 
 
 def _show(commands: Any) -> None:
@@ -124,6 +175,8 @@ def _show(commands: Any) -> None:
     p.add_argument("--item", metavar="ID", help="one generation of a study; a table of all by default")
     _targets(p, of_run=True)
     _outputs(p)
+    p.add_argument("--plot", metavar="FILE", help="the figure of a study: .svg, .png, .pdf")
+    p.add_argument("--tables", metavar="FOLDER", help="the tables of a study, as CSV and as Parquet")
 
 
 def _report(commands: Any) -> None:

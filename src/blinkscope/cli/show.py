@@ -15,12 +15,23 @@ from blinkscope.report.survey import print_survey
 from blinkscope.report.terminal import print_trace
 from blinkscope.runs.files import check_place
 from blinkscope.session import stored
+from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.survey import stored_survey
 
 
 def command(arguments: argparse.Namespace) -> int:
     changes = target_changes(arguments)
     check_places(arguments.report, arguments.run)
+    result = stored_study(arguments.run, **changes) if arguments.item is None else None
+    if result is not None:
+        if arguments.report:
+            raise UserError(f"{arguments.run} holds a study; a report shows one generation, chosen with --item ID.")
+        from blinkscope.cli.study import write_result
+
+        write_result(result, arguments)
+        return 0
+    if arguments.plot or arguments.tables:
+        raise UserError("--plot and --tables are of studies, and this run is none; leave them out.")
     survey = stored_survey(arguments.run, **changes) if arguments.item is None else None
     if survey is None:
         write(stored(arguments.run, item=arguments.item, **changes), arguments)

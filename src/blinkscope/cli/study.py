@@ -5,15 +5,108 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 from blinkscope.cli.locate import recorded_method
 from blinkscope.cli.show import target_changes
+from blinkscope.errors import UserError
+from blinkscope.exports.study import write_tables
 from blinkscope.report.progress import progress_display
+from blinkscope.report.study import print_study
+from blinkscope.report.study_figures import write_figure
 from blinkscope.report.survey import print_survey
+from blinkscope.studies.catalogue import find_study
 from blinkscope.studies.replay import study_replay
+from blinkscope.studies.specs import from_toml, to_toml
+from blinkscope.studies.study import Study, StudyResult, run_study
 
 
 def command(arguments: argparse.Namespace) -> int:
+    return _replay(arguments) if arguments.study == "replay" else _of_model(arguments)
+
+
+def _of_model(arguments: argparse.Namespace) -> int:
+    study = find_study(arguments.study)
+    assert study is not None
+    spec = _spec(study, arguments)
+    if arguments.print_spec:
+        print(to_toml(study.name, spec), end="")
+        return 0
+    if arguments.output is None:
+        raise UserError("a study needs a run file; give it a name with -o RUN.db.")
+    options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
+    with progress_display(sys.stderr) as display:
+        display.stage(f"loading {spec.asking.model}")
+        result = run_study(
+            study,
+            spec,
+            arguments.output,
+            engine_options=options,
+            begin=lambda number, items, item: display.stage(f"item {number + 1} of {items}: {item}"),
+            watch=display.update,
+        )
+    write_result(result, arguments)
+    print(f"run file: {arguments.output}", file=sys.stderr)
+    return 0 if result.status == "complete" and len(result.failed) < result.items else 1
+
+
+def write_result(result: StudyResult, arguments: argparse.Namespace) -> None:
+    """The result on stdout, as text or as one JSON object, and the files that are asked for beside it."""
+    if arguments.plot:
+        write_figure(result, Path(arguments.plot))
+    if arguments.tables:
+        write_tables(result, Path(arguments.tables))
+    if arguments.json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+    else:
+        print_study(result, sys.stdout)
+
+
+def _spec(study: Study, arguments: argparse.Namespace) -> Any:
+    """The study's own settings, those of the file, and those of the command line, the later ones first."""
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    words = frozenset(value for value in given.values() if isinstance(value, str))
+    spec = study.spec()
+    if arguments.spec is not None:
+        spec = from_toml(_read(arguments.spec), study.name, study.spec, repeated=words)
+    changes: dict[str, Any] = {}
+    for field in fields(spec):
+        if field.name in ("asking", "target"):
+            part = getattr(spec, field.name)
+            names = {inner.name for inner in fields(part)} & given.keys()
+            changes[field.name] = replace(part, **{name: _plain(given[name]) for name in names})
+        elif field.name in given:
+            changes[field.name] = _numbers(given[field.name]) if field.name in NUMBERS else _plain(given[field.name])
+    return replace(spec, **changes)
+
+
+NUMBERS = ("times",)
+"""Settings that the command line spells as whole numbers with commas."""
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{text!r} is no list of whole numbers; write them with commas, for instance 1,2,4.") from None
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not UTF-8 text.") from None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}.") from None
+
+
+def _replay(arguments: argparse.Namespace) -> int:
     with progress_display(sys.stderr) as display:
         survey = study_replay(
             arguments.model,

@@ -90,7 +90,7 @@ class Writer:
         if done.answer is not None:
             return Reply(done.answer, finished=True)
         kept = done.job.path.tokens[: done.job.kept]
-        return Reply(self.path.context.prefill + self.engine.decode((*kept, *done.tokens)), done.finish == "stop")
+        return Reply(done.job.path.context.prefill + self.engine.decode((*kept, *done.tokens)), done.finish == "stop")
 
 
 @dataclass(frozen=True)

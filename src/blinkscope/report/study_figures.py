@@ -1,0 +1,104 @@
+"""The figure of each study, drawn from its tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blinkscope.errors import MissingExtra, UserError
+from blinkscope.palette import COLOURS
+from blinkscope.report.text import shortened
+
+if TYPE_CHECKING:
+    from blinkscope.studies.study import StudyResult
+
+NAME_WIDTH = 30
+Rows = Sequence[Mapping[str, Any]]
+
+
+def write_figure(result: StudyResult, path: Path) -> None:
+    """Draw a study's figure into a file; its ending says which format: ``.svg``, ``.png``, ``.pdf``.
+
+    Raises
+    ------
+    MissingExtra : matplotlib is not installed.
+    UserError : the study has no figure or no rows yet, or the file cannot be written.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("--plot", "plot") from None
+
+    draw = FIGURES.get(result.study)
+    if draw is None or not result.findings.tables:
+        raise UserError(f"study {result.study} has nothing to draw yet; leave --plot out.")
+    # Words of a model must not be read as mathematics or as TeX, which can read files.
+    with rc_context(
+        {"text.usetex": False, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "blinkscope"}
+    ):
+        figure = Figure(figsize=(7.6, 3.6), layout="constrained")
+        draw(figure.add_subplot(), result)
+        if path.suffix.removeprefix(".") not in figure.canvas.get_supported_filetypes():
+            raise UserError(f"a figure cannot be written to {path}; its name must end in .svg, .png or .pdf.")
+        try:
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        except OSError as error:
+            raise UserError(f"the figure cannot be written to {path}: {error.strerror}.") from None
+
+
+def _prefill(axes: Any, result: StudyResult) -> None:
+    tables, outcome = result.findings.tables, str(result.spec["outcome"])
+    for rows in _by("item", tables["curve"]).values():
+        axes.plot(*_columns(rows, "kept", "share"), color="#000000", alpha=0.15, lw=0.8)
+    for (name, rows), colour in zip(_by("category", tables["mean"]).items(), _colours(), strict=False):
+        _banded(axes, rows, "kept", colour, name)
+    words = {row["kept"]: row["prefill"] for row in tables["curve"]}
+    axes.set_xticks(sorted(words), [_word(words, kept) for kept in sorted(words)], rotation=30, ha="right")
+    axes.set(xlabel="prefilled up to this token", ylabel=f"P({outcome})")
+    _dress(axes)
+
+
+def _word(words: Mapping[int, str], kept: int) -> str:
+    return "nothing" if kept == 0 else shortened(words[kept][len(words.get(kept - 1, "")) :], NAME_WIDTH)
+
+
+def _repeat(axes: Any, result: StudyResult) -> None:
+    for (word, rows), colour in zip(_by("word", result.findings.tables["curve"]).items(), _colours(), strict=False):
+        _banded(axes, rows, "times", colour, word)
+    axes.set(xlabel="times that the word was said before", ylabel="P(it is said again)")
+    _dress(axes)
+
+
+def _banded(axes: Any, rows: Rows, x: str, colour: str, name: str) -> None:
+    """A curve of shares with its interval."""
+    places, shares = _columns(rows, x, "share")
+    if all(row["low"] is not None for row in rows):
+        axes.fill_between(places, *_columns(rows, "low", "high"), color=colour, alpha=0.18, lw=0)
+    axes.plot(places, shares, color=colour, marker="o", markersize=3.5, lw=1.8, label=shortened(name, NAME_WIDTH))
+
+
+def _dress(axes: Any) -> None:
+    axes.set_ylim(-0.03, 1.03)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#000000", alpha=0.08)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _by(name: str, rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(str(row[name]), []).append(row)
+    return groups
+
+
+def _columns(rows: Rows, *names: str) -> list[list[Any]]:
+    return [[row[name] for row in rows] for name in names]
+
+
+def _colours() -> list[str]:
+    return [*COLOURS, *COLOURS]
+
+
+FIGURES: Mapping[str, Callable[[Any, StudyResult], None]] = {"prefill": _prefill, "repeat": _repeat}

@@ -1,0 +1,75 @@
+"""Intervals of a study's numbers: exact ones for shares of draws, bootstrap ones where draws come in clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from blinkscope.posterior import Posterior
+
+BOOTSTRAPS = 2000
+JOINT_DRAWS = 1000
+FEWEST_CLUSTERS = 5
+"""With fewer clusters a bootstrap says next to nothing."""
+
+
+def share_interval(seen: int, total: int, level: float) -> tuple[float, float]:
+    """Clopper-Pearson limits of a share; they cover with probability of at least ``level``."""
+    from scipy.stats import binomtest
+
+    limits = binomtest(seen, total).proportion_ci(level, "exact")
+    return float(limits.low), float(limits.high)
+
+
+def clustered_interval(
+    clusters: Sequence[object],
+    statistic: Callable[[Int[np.ndarray, " chosen"]], float | None],
+    level: float,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap of a statistic whose observations come in clusters: whole clusters are drawn again.
+
+    Parameters
+    ----------
+    clusters : of each observation, for instance its question.
+    statistic : from the numbers of the observations chosen, some of them repeatedly; None where it is not defined.
+
+    Returns
+    -------
+    limits : None with fewer than ``FEWEST_CLUSTERS`` clusters, or where the statistic is undefined for more than a
+        tenth of the choices.
+    """
+    members: dict[object, list[int]] = {}
+    for i, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(i)
+    groups = [np.array(group) for group in members.values()]
+    if len(groups) < FEWEST_CLUSTERS:
+        return None
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    values = []
+    for _ in range(BOOTSTRAPS):
+        chosen = np.concatenate([groups[k] for k in rng.integers(len(groups), size=len(groups))])
+        value = statistic(chosen)
+        if value is not None:
+            values.append(value)
+    if len(values) < 0.9 * BOOTSTRAPS:
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def posterior_of_counts(
+    labels: tuple[str, ...], counts: Int[np.ndarray, "rows labels"], index: Sequence[float], seed: int = 0
+) -> Posterior:
+    """Shares of independent draws at every row, with joint draws of the unknown laws (Jeffreys' Dirichlet prior)."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    shape: Float[np.ndarray, "rows labels"] = counts + 0.5
+    gammas = rng.standard_gamma(shape, size=(JOINT_DRAWS, *shape.shape))
+    return Posterior(
+        index=np.asarray(index, dtype=float),
+        labels=labels,
+        mean=counts / counts.sum(axis=1, keepdims=True),
+        draws=gammas / gammas.sum(axis=-1, keepdims=True),
+    )

@@ -1,0 +1,239 @@
+"""The core of every study of a live model: a spec, items, one run file, and a result made from that file alone.
+
+A study draws item by item. What an item came to is stored when it is finished, so a study that was killed goes on with
+the draws that are missing. An item that cannot be used is counted as failed and the others go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blinkscope.errors import EngineError, MissingExtra, UserError
+from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.source import JSON
+from blinkscope.estimate.trace import SCHEMA, Target
+from blinkscope.keeper import Keeper, named, provenance
+from blinkscope.replies import Stopwatch
+from blinkscope.runs.spec import Spec
+from blinkscope.runs.store import Run
+from blinkscope.session import items_of, open_model, sampling_of, target_of
+from blinkscope.studies.specs import spec_from
+
+DRAWN_BY = ("error", "continuations", "generated_tokens")
+"""Fields of a target that decide what is drawn; the others only say how the draws are read."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyItem:
+    """One of the things that a study asks a model about: its id, and the content that its work needs.
+
+    A content with a ``problem`` is of an item that cannot be used; the sentence says why.
+    """
+
+    id: str
+    content: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """What the work on one item needs: the model, how it samples, what is asked, and where draws are kept."""
+
+    engine: Any
+    sampling: Any
+    spec: Any
+    target: Target
+    item: StudyItem
+    keeper: Keeper
+    stopwatch: Stopwatch
+    watch: Callable[[Progress], None]
+
+    @property
+    def prompt(self) -> Any:
+        """The item's prompt as the turns of a conversation."""
+        from blinkscope.question import Question
+
+        return Question(str(self.item.content["prompt"]), system=self.spec.asking.system).turns
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study: how its items are found, what is done with one, and what all of them say together.
+
+    items: of a spec, in their order. work: draws what one item needs and returns what it came to. result: summary,
+    tables and sentences from the stored outcomes, (item, outcome) pairs in the order of the items.
+    """
+
+    name: str
+    spec: type
+    items: Callable[[Any], Sequence[StudyItem]]
+    work: Callable[[Desk], Mapping[str, JSON]]
+    result: Callable[[Any, Target, Sequence[tuple[str, Mapping[str, Any]]]], Findings]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What all items of a study say together.
+
+    summary: numbers by name. tables: rows by name, the first one for the terminal. sentences: for a person to read.
+    """
+
+    summary: Mapping[str, JSON]
+    tables: Mapping[str, Sequence[Row]]
+    sentences: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The result of a study.
+
+    status: ``complete``, or ``interrupted`` where items wait to be worked on. failed: kind and reason by item.
+    """
+
+    study: str
+    status: str
+    spec: Mapping[str, JSON]
+    target: Target
+    items: int
+    findings: Findings
+    failed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    cost: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> dict[str, JSON]:
+        kinds = Counter(kind for kind, _ in self.failed.values())
+        counts: dict[str, JSON] = {"items": self.items, "failed": len(self.failed), "failures": dict(kinds)}
+        return {**counts, **self.findings.summary, "cost": dict(self.cost)}
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``study NAME --json``."""
+        return {
+            "schema": SCHEMA,
+            "study": self.study,
+            "status": self.status,
+            "spec": dict(self.spec),
+            "target": asdict(self.target),
+            "summary": self.summary,
+            "failed": {item: {"kind": kind, "reason": reason} for item, (kind, reason) in self.failed.items()},
+            "tables": {name: [dict(row) for row in rows] for name, rows in self.findings.tables.items()},
+        }
+
+
+def run_study(
+    study: Study,
+    spec: Any,
+    path: str | Path,
+    *,
+    model: Any = None,
+    engine_options: Mapping[str, Any] | None = None,
+    begin: Callable[[int, int, str], None] = lambda number, items, item: None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> StudyResult:
+    """Work on every item of a study that is not finished, and say what all of them came to.
+
+    Parameters
+    ----------
+    path : run file; an existing one of the same spec is continued.
+    model : an engine, in place of the one that ``spec.asking.model`` names.
+    begin : called with number, number of items and id before work on an item.
+
+    Raises
+    ------
+    UserError : the spec makes no sense, the data cannot be read, or the file is another run.
+    """
+    items = study.items(spec)
+    if not items:
+        raise UserError(f"study {study.name} has no items; give it at least one.")
+    if len({item.id for item in items}) < len(items):
+        raise UserError(f"two items of study {study.name} have the same id; ids must differ.")
+    engine = open_model(model if model is not None else spec.asking.model, engine_options)
+    sampling = sampling_of(engine, spec.asking.sampling)
+    broken: dict[str, tuple[str, str]] = {}
+    with Run.create_or_open(path, _run_spec(study, spec, items, engine.name)) as run:
+        for number, item in enumerate(items):
+            if _outcome(run, number, spec.target) is not None or run.document(named("failed", number)) is not None:
+                continue
+            begin(number, len(items), item.id)
+            stopwatch = Stopwatch()
+            with Keeper(run, number, lambda: stopwatch.seconds) as keeper:  # noqa: B023
+                desk = Desk(engine, sampling, spec, spec.target, item, keeper, stopwatch, watch)
+                try:
+                    if "problem" in item.content:
+                        raise UserError(str(item.content["problem"]))
+                    outcome = study.work(desk)
+                except MissingExtra:
+                    raise
+                except UserError as error:  # the item's own fault: it would fail again
+                    run.put_document(named("failed", number), {"kind": "item", "reason": str(error)})
+                except EngineError as error:  # tried again the next time
+                    broken[item.id] = ("engine", str(error))
+                else:
+                    keeper.flush()
+                    run.put_document(_name(number, spec.target), outcome)
+        if not broken:
+            run.complete("complete")
+        return result_of(study, run, spec.target, broken)
+
+
+def result_of(
+    study: Study, run: Run, target: Target, broken: Mapping[str, tuple[str, str]] | None = None
+) -> StudyResult:
+    """What the outcomes in an open run say together."""
+    document: dict[str, Any] = dict(run.spec.identity["spec"])  # type: ignore[arg-type]
+    spec: Any = spec_from({**document, "target": asdict(target)}, study.spec)
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    failed: dict[str, tuple[str, str]] = dict(broken or {})
+    items = items_of(run)
+    for number, item in enumerate(items):
+        outcome, failure = _outcome(run, number, target), run.document(named("failed", number))
+        if isinstance(failure, dict):
+            failed[item] = (str(failure["kind"]), str(failure["reason"]))
+        elif outcome is not None:
+            found.append((item, outcome))
+    draws = [draw for number in range(len(items)) for draw in run.draws(number).values()]
+    return StudyResult(
+        study=study.name,
+        status="complete" if len(found) + len(failed) == len(items) else "interrupted",
+        spec=document,
+        target=target,
+        items=len(items),
+        findings=study.result(spec, target, found) if found else Findings({}, {}),
+        failed=failed,
+        cost={"continuations": len(draws), "generated_tokens": int(sum(draw.cost for draw in draws))},
+    )
+
+
+def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> StudyResult | None:
+    """The result of a study's open run, with fields of its target changed; None for any other run."""
+    study = find(str(run.spec.identity.get("study")))
+    if study is None:
+        return None
+    return result_of(study, run, Target(**{**asdict(target_of(run)), **changes}))
+
+
+def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: str) -> Spec:
+    settings = {name: value for name, value in asdict(spec).items() if name != "target"}
+    digests: dict[str, JSON] = {item.id: _digest(item.content) for item in items}
+    identity: dict[str, JSON] = {"study": study.name, "model": model, "spec": settings, "items": digests}
+    return Spec(identity=identity, target=asdict(spec.target), provenance=provenance())
+
+
+def _digest(content: Mapping[str, JSON]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _outcome(run: Run, number: int, target: Target) -> Mapping[str, Any] | None:
+    document = run.document(_name(number, target))
+    return document if isinstance(document, dict) else None
+
+
+def _name(number: int, target: Target) -> str:
+    drawn = [getattr(target, name) for name in DRAWN_BY]
+    return f"outcome {number} {json.dumps(drawn)}"
