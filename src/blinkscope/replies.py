@@ -1,12 +1,8 @@
-"""Replies that go on from given beginnings: what a study draws where no path has to be scored.
-
-Each beginning is a context of its own (a prompt with some of an opening's tokens prefilled), so the length cap counts
-from where the model takes over.
-"""
+"""Replies that go on from given beginnings: what a study draws where no path has to be scored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from blinkscope.estimate import streams
@@ -17,7 +13,7 @@ from blinkscope.language.engine import Context, Engine, Job, Message, Path
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import Stopwatch, Writer
 
-__all__ = ["Opening", "Stopwatch", "draw_replies", "opening_of"]
+__all__ = ["Beginning", "Opening", "Path", "Stopwatch", "draw_generation", "draw_replies", "opening_of"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,17 @@ def opening_of(engine: Engine, prompt: str | tuple[Message, ...], text: str, mos
     return Opening(tuple(engine.pieces(ids)), contexts)
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """Where a reply goes on from: a path, and how many of its tokens are kept. The length cap counts these."""
+
+    path: Path
+    kept: int = 0
+
+
 def draw_replies(
     engine: Engine,
-    contexts: Sequence[Context],
+    beginnings: Mapping[int, Beginning],
     feature: Feature[Reply],
     sampling: Sampling,
     *,
@@ -51,25 +55,32 @@ def draw_replies(
     count: int,
     keeper: Keeper,
     stopwatch: Stopwatch,
+    purpose: int = streams.FREE,
 ) -> Mapping[tuple[int, int], Draw]:
-    """``count`` labelled replies from every context, by (number of the context, replicate).
+    """``count`` labelled replies from every beginning, by (number of the beginning, replicate).
 
-    What the keeper knows already is not drawn again. The feature reads a context's prefill as part of the reply.
+    What the keeper knows already is not drawn again. The feature reads a context's prefill, and the tokens kept, as
+    part of the reply. purpose: of the random streams, see ``estimate/streams.py``.
     """
     writer = Writer(
         engine=engine,
-        path=Path(contexts[0], ()),
+        path=next(iter(beginnings.values())).path,
         sampling=sampling,
         label=lambda reply: label_of(feature, reply),
         seed=seed,
         generation=keeper.generation,
         stopwatch=stopwatch,
     )
-    wanted = [(place, replicate) for place in range(len(contexts)) for replicate in range(count)]
+    wanted = [(number, replicate) for number in beginnings for replicate in range(count)]
     jobs = [
-        Job((place, replicate), Path(contexts[place], ()), 0, (), (streams.FREE, keeper.generation, place, replicate))
-        for place, replicate in wanted
-        if (place, replicate) not in keeper.known
+        Job(
+            (number, replicate),
+            beginnings[number].path,
+            beginnings[number].kept,
+            stream=(purpose, keeper.generation, abs(number), replicate),
+        )
+        for number, replicate in wanted
+        if (number, replicate) not in keeper.known
     ]
     draws = dict(keeper.known)
     for draw in writer.write(jobs, {}):
@@ -77,3 +88,35 @@ def draw_replies(
         draws[draw.stratum, draw.replicate] = draw
     keeper.settle()
     return {key: draws[key] for key in wanted}
+
+
+WHOLE = -1
+"""Number under which a run keeps the whole generation itself, beside what goes on from its beginnings."""
+
+
+def draw_generation(
+    engine: Engine,
+    context: Context,
+    feature: Feature[Reply],
+    sampling: Sampling,
+    *,
+    seed: int,
+    keeper: Keeper,
+    stopwatch: Stopwatch,
+) -> tuple[Path, Draw]:
+    """A fresh generation and its label; the same one where the keeper knows it."""
+    draws = draw_replies(
+        engine,
+        {WHOLE: Beginning(Path(context, ()))},
+        feature,
+        sampling,
+        seed=seed,
+        count=1,
+        keeper=keeper,
+        stopwatch=stopwatch,
+        purpose=streams.GENERATION,
+    )
+    whole = draws[WHOLE, 0]
+    tokens = whole.payload["tokens"]
+    assert isinstance(tokens, list)
+    return Path(context, tuple(int(token) for token in tokens)), whole  # type: ignore[arg-type]

@@ -302,7 +302,11 @@ def _split_options(
 
 
 def _feature(question: Question, engine: Engine) -> Feature[Reply]:
-    asked = question.feature
+    return feature_for(engine, question.feature)
+
+
+def feature_for(engine: Engine, asked: str | Callable[[str], str | None] | Feature[Reply] | None) -> Feature[Reply]:
+    """The feature that is asked for; the model's own where none is and it has one."""
     if asked is None:
         if isinstance(engine, KnownLaw):
             return engine.feature

@@ -110,6 +110,8 @@ def _study(commands: Any) -> None:
     out.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     _prefill(studies)
     _repeat(studies)
+    _distribution(studies)
+    _structured(studies)
 
 
 def _prefill(studies: Any) -> None:
@@ -128,6 +130,29 @@ def _repeat(studies: Any) -> None:
     asked.add_argument("--prompt", metavar="TEXT")
     asked.add_argument("--word", dest="words", metavar="WORD", action="append", help="repeatable")
     asked.add_argument("--times", metavar="K,K,...", help="how often the word was said before")
+
+
+def _distribution(studies: Any) -> None:
+    asked = _study_of_model(
+        studies, "distribution", "the critical windows of all that a model says to one prompt, with certificates"
+    )
+    asked.add_argument("--prompt", metavar="TEXT")
+    asked.add_argument("--feature", help="how outcomes are told apart; see 'blinkscope features'")
+    asked.add_argument("--labels", type=int, help="most labels kept apart")
+    asked.add_argument("--step", type=int, metavar="TOKENS", help="tokens between two cuts")
+    asked.add_argument("--eps", type=float, help="level of the definitions, in (0, 1)")
+
+
+def _structured(studies: Any) -> None:
+    asked = _study_of_model(studies, "structured", "the windows of each answer while a model fills in a form")
+    asked.add_argument("--blank", dest="blanks", metavar="A/B", action="append", help="options of a line; repeatable")
+    asked.add_argument("--prompt", metavar="TEXT", help="with {lines} where the form stands")
+    asked.add_argument("--step", type=int, metavar="TOKENS", help="tokens between two cuts")
+    asked.add_argument("--eps", type=float, help="level of the definitions, in (0, 1)")
+    asked.add_argument("--restricted", action="store_const", const=True, help="hold the model to the options (default)")
+    asked.add_argument(
+        "--free", dest="restricted", action="store_const", const=False, help="let it write what it likes"
+    )
 
 
 def _study_of_model(studies: Any, name: str, what: str) -> Any:

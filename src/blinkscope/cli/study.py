@@ -54,14 +54,14 @@ def _of_model(arguments: argparse.Namespace) -> int:
 
 def write_result(result: StudyResult, arguments: argparse.Namespace) -> None:
     """The result on stdout, as text or as one JSON object, and the files that are asked for beside it."""
-    if arguments.plot:
-        write_figure(result, Path(arguments.plot))
-    if arguments.tables:
-        write_tables(result, Path(arguments.tables))
     if arguments.json:
         print(json.dumps(result.to_json(), allow_nan=False))
     else:
         print_study(result, sys.stdout)
+    if arguments.plot:
+        write_figure(result, Path(arguments.plot))
+    if arguments.tables:
+        write_tables(result, Path(arguments.tables))
 
 
 def _spec(study: Study, arguments: argparse.Namespace) -> Any:

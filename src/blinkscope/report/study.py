@@ -27,10 +27,11 @@ def print_study(result: StudyResult, file: IO[str], *, width: int | None = None)
     rows = next((rows for rows in result.findings.tables.values() if rows), ())
     if rows:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name, value in rows[0].items():
-            table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+        columns = [name for name in rows[0] if not name.endswith(("_low", "_high"))]
+        for name in columns:
+            table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
         for row in rows[:SHOWN_ROWS]:
-            table.add_row(*(Text(_cell(value)) for value in row.values()))
+            table.add_row(*(Text(_with_limits(row, name)) for name in columns))
         parts.append(table)
     if len(rows) > SHOWN_ROWS:
         parts.append(Text(f"and {len(rows) - SHOWN_ROWS} rows more: --json or --tables FOLDER has all of them"))
@@ -59,6 +60,14 @@ def _standing(result: StudyResult) -> list[str]:
     if result.status != "complete":
         lines.append("The study is not finished; the same command goes on with it.")
     return lines
+
+
+def _with_limits(row: Mapping[str, Any], name: str) -> str:
+    """A cell, and its interval where the row has ``NAME_low`` and ``NAME_high``."""
+    if f"{name}_low" not in row:
+        return _cell(row[name])
+    low, high = (_cell(row[f"{name}_{end}"]) or "?" for end in ("low", "high"))
+    return f"{_cell(row[name])} [{low}, {high}]"
 
 
 def _cell(value: Any) -> str:

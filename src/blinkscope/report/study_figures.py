@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blinkscope.errors import MissingExtra, UserError
-from blinkscope.palette import COLOURS
+from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
 from blinkscope.report.text import shortened
 
 if TYPE_CHECKING:
@@ -71,6 +71,42 @@ def _repeat(axes: Any, result: StudyResult) -> None:
     _dress(axes)
 
 
+def _distribution(axes: Any, result: StudyResult) -> None:
+    tables = result.findings.tables
+    for row in tables["windows"]:
+        if row["outcome"] == "window":
+            axes.axvspan(row["start"], row["end"], fc=WINDOW_COLOUR, ec=WINDOW_EDGE, alpha=0.3, lw=1)
+    for (name, rows), colour in zip(_by("of", tables["total_variation"]).items(), _colours(), strict=False):
+        _banded(axes, rows, "kept", colour, f"TV of {name}")
+    axes.plot(*_columns(tables["same"], "kept", "share"), color="#000000", lw=1.2, ls=(0, (4, 2)), label="P(same)")
+    axes.set(xlabel="tokens kept", ylabel="total variation to the rest")
+    _dress(axes)
+
+
+def _structured(axes: Any, result: StudyResult) -> None:
+    tables = result.findings.tables
+    exact = "exact_" if "exact_start" in tables["windows"][0] else ""
+    narrowest: dict[str, tuple[int, int]] = {}
+    for row in tables["windows"]:
+        span, line = (row[f"{exact}start"], row[f"{exact}end"]), row["of"].partition(".")[0]
+        if row[f"{exact}outcome"] == "window" and _width(span) < _width(narrowest.get(line, (0, 10**9))):
+            narrowest[line] = span
+    for line, (start, end) in narrowest.items():
+        axes.axvspan(start, end, fc=WINDOW_COLOUR, ec=WINDOW_EDGE, alpha=0.3, lw=1)
+        axes.annotate(
+            f"line {line}", ((start + end) / 2, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom"
+        )
+    _banded(axes, tables["same"], "kept", COLOURS[0], "drawn")
+    if "exact" in tables["same"][0]:
+        axes.plot(*_columns(tables["same"], "kept", "exact"), color="#000000", lw=1.2, ls=(0, (4, 2)), label="exact")
+    axes.set(xlabel="tokens kept", ylabel="P(same answers)")
+    _dress(axes)
+
+
+def _width(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
+
+
 def _banded(axes: Any, rows: Rows, x: str, colour: str, name: str) -> None:
     """A curve of shares with its interval."""
     places, shares = _columns(rows, x, "share")
@@ -101,4 +137,9 @@ def _colours() -> list[str]:
     return [*COLOURS, *COLOURS]
 
 
-FIGURES: Mapping[str, Callable[[Any, StudyResult], None]] = {"prefill": _prefill, "repeat": _repeat}
+FIGURES: Mapping[str, Callable[[Any, StudyResult], None]] = {
+    "prefill": _prefill,
+    "repeat": _repeat,
+    "distribution": _distribution,
+    "structured": _structured,
+}

@@ -9,7 +9,7 @@ from typing import Any
 from blinkscope.runs.store import Run
 from blinkscope.studies.study import Study, StudyResult, study_of
 
-STUDIES = ("prefill", "repeat")
+STUDIES = ("prefill", "repeat", "distribution", "structured")
 
 
 def find_study(name: str) -> Study | None:

@@ -18,7 +18,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
-from blinkscope.replies import draw_replies, opening_of
+from blinkscope.replies import Beginning, Path, draw_replies, opening_of
 from blinkscope.studies.intervals import clustered_interval, posterior_of_counts, share_interval
 from blinkscope.studies.prompts import prompt_items
 from blinkscope.studies.specs import Asking
@@ -67,7 +67,7 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     count = replies_each(desk.target, rows)
     draws = draw_replies(
         desk.engine,
-        opening.contexts,
+        {row: Beginning(Path(context, ())) for row, context in enumerate(opening.contexts)},
         open_feature(spec.feature),
         desk.sampling,
         seed=spec.asking.seed,

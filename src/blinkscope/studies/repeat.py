@@ -15,7 +15,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.feature import Reply
-from blinkscope.replies import draw_replies
+from blinkscope.replies import Beginning, Path, draw_replies
 from blinkscope.studies.intervals import share_interval
 from blinkscope.studies.prefill import replies_each
 from blinkscope.studies.specs import Asking
@@ -75,7 +75,7 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     count = replies_each(desk.target, len(contexts))
     draws = draw_replies(
         desk.engine,
-        contexts,
+        {row: Beginning(Path(context, ())) for row, context in enumerate(contexts)},
         NextWord(word),
         desk.sampling,
         seed=spec.asking.seed,

@@ -1,0 +1,131 @@
+"""Fill-in-the-blank forms: the label of a reply that fills one in, and the law of a model that is held to its options.
+
+A form is numbered lines of which each offers some options; a reply is read line by line, so an option that stands
+inside another word, or another option's first letters, cannot be mistaken for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from blinkscope.errors import UserError
+from blinkscope.feature import Reply
+
+JOINED = " / "
+
+
+@dataclass(frozen=True)
+class Form:
+    """The lines of a form, each with its options, ``Pirate/Ninja``."""
+
+    blanks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.blanks:
+            raise UserError(
+                "a form without blanks has nothing to fill in; give at least one, for instance Pirate/Ninja."
+            )
+        for blank, options in zip(self.blanks, self.options, strict=True):
+            if len(options) < 2 or not all(options) or len({o.casefold() for o in options}) < len(options):
+                raise UserError(f"the blank {blank!r} must offer at least two different options, with / between them.")
+
+    @cached_property
+    def options(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(option.strip() for option in blank.split("/")) for blank in self.blanks)
+
+    @property
+    def name(self) -> str:
+        return f"blanks:{'; '.join(self.blanks)}"
+
+    @property
+    def lines(self) -> str:
+        """The form as a prompt shows it."""
+        return "\n".join(f"{i}. ({'/'.join(options)})" for i, options in enumerate(self.options, 1))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(JOINED.join(choice) for choice in product(*self.options))
+
+    def chosen(self, line: int, option: str) -> tuple[str, ...]:
+        """The labels in which a line is filled with an option."""
+        return tuple(JOINED.join(c) for c in product(*self.options) if c[line] == option)
+
+    def filled(self, choice: Sequence[str]) -> str:
+        """The reply that fills the form in, after the prefilled ``1.``."""
+        return "".join(f"\n{i}. {word}" if i > 1 else f" {word}" for i, word in enumerate(choice, 1))
+
+    def label(self, sample: Reply) -> str | None:
+        """The tuple of choices; None unless every line holds one of its options, and nothing that goes on with it."""
+        found = []
+        for number, options in enumerate(self.options, 1):
+            line = re.search(rf"(?m)^[ \t]*{number}[.)][ \t]*([^\n]*)", sample.text)
+            said = "" if line is None else line.group(1)
+            last = line is not None and line.end() == len(sample.text)
+            option = _option(said, options)
+            if option is None or (last and not sample.finished and said.strip().casefold() == option.casefold()):
+                return None  # a cut reply may have gone on inside its last word
+            found.append(option)
+        return JOINED.join(found)
+
+
+def _option(said: str, options: Sequence[str]) -> str | None:
+    """The option that a line begins with, as whole words; the longest where one begins with another."""
+    text = said.strip().lstrip("([*\"'").casefold()
+    for option in sorted(options, key=len, reverse=True):
+        rest = text[len(option) :]
+        if text.startswith(option.casefold()) and not (rest[:1].isalnum() or rest[:1] in ("_", "-", "/")):
+            return option
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """One way to fill a form in: its label, its tokens, and its probability under a model held to the options."""
+
+    label: str
+    tokens: tuple[int, ...]
+    p: float
+
+
+def enumerate_fills(engine: Any, context: Any, sampling: Any, form: Form) -> tuple[Fill, ...]:
+    """Every way to fill the form in, with its exact probability where each token is held to those that lead to one.
+
+    The tokens of all ways make a tree; at each of its nodes the model's probabilities of the branches are renormalised.
+    Where the branches together have probability 0 under the sampling distribution, they share it equally.
+
+    Raises
+    ------
+    UserError : two ways have the same tokens, or one's tokens begin another's.
+    """
+    paths = [
+        (JOINED.join(c), engine.encode_reply(context, form.filled(c), finished=False)) for c in product(*form.options)
+    ]
+    raw: dict[tuple[int, ...], dict[int, float]] = {}
+    for _, path in paths:
+        for s, (token, p) in enumerate(zip(path.tokens, engine.score(path, sampling).p, strict=True)):
+            raw.setdefault(path.tokens[:s], {})[token] = float(p)
+    if any(path.tokens in raw for _, path in paths) or len({path.tokens for _, path in paths}) < len(paths):
+        raise UserError("one way to fill the form in begins with another one's tokens; choose other options.")
+    return tuple(Fill(label, path.tokens, float(np.prod([*_held(raw, path.tokens)]))) for label, path in paths)
+
+
+def _held(raw: Mapping[tuple[int, ...], Mapping[int, float]], tokens: tuple[int, ...]) -> Iterator[float]:
+    for s, token in enumerate(tokens):
+        branches = raw[tokens[:s]]
+        total = sum(branches.values())
+        yield branches[token] / total if total > 0 else 1 / len(branches)
+
+
+def laws_along(fills: Sequence[Fill], tokens: tuple[int, ...]) -> Float[np.ndarray, "rows fills"]:
+    """Exact law of the fills given the first 0, 1 ... tokens of one of them."""
+    p = np.array([fill.p for fill in fills])
+    rows = [p * [fill.tokens[:s] == tokens[:s] for fill in fills] for s in range(len(tokens) + 1)]
+    return np.array([row / row.sum() for row in rows])

@@ -1,0 +1,104 @@
+"""``study distribution`` against a world whose total variations and windows are exact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blinkscope.critical import critical_window
+from blinkscope.errors import UserError
+from blinkscope.estimate.trace import Target
+from blinkscope.language.engine import Engine
+from blinkscope.studies import distribution
+from blinkscope.studies.catalogue import stored_study
+from blinkscope.studies.distribution import DistributionSpec
+from blinkscope.studies.specs import Asking
+from blinkscope.studies.study import run_study
+from blinkscope.worlds import create_world
+from tests.studies.counted import Counted
+
+MODEL = "toy:critical-token?length=12&agree=4&width=2&leak=0.05"
+CAP = 16
+SPEC = DistributionSpec(
+    prompt="What next?",
+    items=150,
+    step=1,
+    labels=4,
+    asking=Asking(MODEL, max_new_tokens=CAP, seed=3),
+    target=Target(error=0.13, level=1 - 1e-8),
+)
+
+
+def test_it_equals_the_exact_world(tmp_path: Path) -> None:
+    """Every limit is at level 1 - 1e-8: over 26 of them a false alarm has probability below 1e-6."""
+    world = create_world("critical-token", {"length": 12, "agree": 4, "width": 2, "leak": 0.05})
+    result = run_study(distribution.STUDY, SPEC, tmp_path / "run.db")
+    tables = result.findings.tables
+    curve = [row for row in tables["total_variation"] if row["of"] == "first" and row["kept"] <= 12]
+    exact = [world.total_variation(("first",), ("second",), 12 - row["kept"]).value for row in curve]
+    assert all(row["low"] <= value <= row["high"] for row, value in zip(curve, exact, strict=True))
+    # 150 generations: the midpoints lie within 0.2 of the truth, five standard deviations of their mean.
+    np.testing.assert_allclose([row["share"] for row in curve], exact, atol=0.2)
+    window = critical_window(world, SPEC.eps, ("first",))
+    found = next(row for row in tables["windows"] if row["of"] == "first")
+    assert window.t_after is not None
+    assert window.t_before is not None
+    for name, t in (("start", window.t_before), ("end", window.t_after)):
+        low, high = found[f"{name}_low"], found[f"{name}_high"]
+        assert low is None or low <= 12 - t
+        assert high is None or 12 - t <= high
+    assert found["outcome"] == "window"
+    assert sum(result.findings.summary["weights"].values()) == pytest.approx(1)  # type: ignore[union-attr]
+    stored = stored_study(tmp_path / "run.db")
+    assert stored is not None
+    assert stored.to_json() == result.to_json()
+
+
+def test_forward_reverse_starts_at_the_prior_and_ends_at_the_label(tmp_path: Path) -> None:
+    spec = replace(SPEC, items=100, step=4, target=Target(error=0.2))
+    rows = run_study(distribution.STUDY, spec, tmp_path / "run.db").findings.tables["forward_reverse"]
+    p = {(row["kept"], row["from"], row["label"]): row["p"] for row in rows}
+    # With nothing kept the label is drawn afresh, half and half; 700 draws know that to six times 0.04.
+    assert abs(p[0, "first", "first"] - 0.5) < 0.24
+    assert p[CAP, "first", "second"] == p[CAP, "second", "first"] == 0
+    assert p[CAP, "first", "first"] > p[0, "first", "first"]
+
+
+def test_a_killed_study_goes_on_with_the_same_generations(tmp_path: Path) -> None:
+    spec = replace(SPEC, items=6, step=4, target=Target(error=0.2))
+    whole = run_study(distribution.STUDY, spec, tmp_path / "whole.db").to_json()
+    streams: list[tuple[int, ...]] = []
+    for stop_after in (1, 37, 50, None):
+        engine = Counted(MODEL, stop_after)
+        try:
+            resumed = run_study(distribution.STUDY, spec, tmp_path / "killed.db", model=engine).to_json()
+        except KeyboardInterrupt:
+            assert stop_after is not None
+        streams += engine.written
+    assert len(streams) == len(set(streams))
+    assert resumed == whole
+
+
+def test_one_label_alone_is_said(tmp_path: Path) -> None:
+    spec = replace(SPEC, items=3, asking=replace(SPEC.asking, max_new_tokens=4), target=Target(error=0.3))
+    with pytest.raises(UserError, match="nothing to tell apart"):
+        run_study(distribution.STUDY, spec, tmp_path / "run.db")
+
+
+@pytest.mark.model
+def test_the_embedded_model(tmp_path: Path, smollm2: Engine) -> None:
+    spec = DistributionSpec(
+        items=6,
+        step=6,
+        feature=r"regex:\b(cat|dog)s?\b",
+        asking=Asking(max_new_tokens=18, seed=1),
+        target=Target(error=0.25),
+    )
+    result = run_study(distribution.STUDY, spec, tmp_path / "run.db", model=smollm2)
+    same = result.findings.tables["same"]
+    assert [row["kept"] for row in same] == [0, 6, 12, 18]
+    assert same[-1]["share"] == 1
+    assert result.cost["generated_tokens"] < 5000

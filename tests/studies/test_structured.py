@@ -1,0 +1,95 @@
+"""``study structured``: forms are parsed, and the estimate is held against the enumerated law."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.trace import Target
+from blinkscope.feature import Reply
+from blinkscope.language.engine import Engine
+from blinkscope.language.sampling import Sampling
+from blinkscope.studies import structured
+from blinkscope.studies.blanks import Fill, Form, enumerate_fills, laws_along
+from blinkscope.studies.structured import StructuredSpec
+from blinkscope.studies.study import run_study
+
+FORM = Form(("Pirate/Ninja", "Car/Cart/Carpet", "in/inn"))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("1. Pirate\n2. Cart\n3. inn", "Pirate / Cart / inn"),
+        ("1) ninja\n2. (Car)\n3. in.", "Ninja / Car / in"),
+        ("1. Pirate, of course\n2. carpet\n 3. IN", "Pirate / Carpet / in"),
+        ("1. Pirates\n2. Cart\n3. inn", None),  # an option inside another word
+        ("1. (Pirate/Ninja)\n2. Cart\n3. inn", None),  # copied
+        ("1. Pirate\n3. inn", None),
+        ("I like Pirate and Cart in an inn", None),
+        ("1. Pirate\n12. Cart\n3. inn", None),
+    ],
+)
+def test_a_reply_is_parsed_line_by_line(text: str, label: str | None) -> None:
+    assert FORM.label(Reply(text, finished=True)) == label
+
+
+def test_the_last_word_of_a_cut_reply_may_go_on() -> None:
+    assert FORM.label(Reply("1. Pirate\n2. Car\n3. in", finished=False)) is None
+    assert FORM.label(Reply("1. Pirate\n2. Car\n3. in\n", finished=False)) == "Pirate / Car / in"
+
+
+@pytest.mark.parametrize("blanks", [(), ("Pirate",), ("Pirate/pirate",), ("Pirate/",)])
+def test_a_form_needs_options(blanks: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"blank"):
+        Form(blanks)
+
+
+def test_the_filled_form_is_what_the_parser_reads() -> None:
+    for label in FORM.labels:
+        assert FORM.label(Reply("1." + FORM.filled(label.split(" / ")), finished=True)) == label
+
+
+def test_laws_along_a_way_are_renormalised() -> None:
+    fills = (Fill("a", (1, 2), 0.2), Fill("b", (1, 3), 0.3), Fill("c", (4, 5), 0.5))
+    np.testing.assert_allclose(laws_along(fills, (1, 3)), [[0.2, 0.3, 0.5], [0.4, 0.6, 0], [0, 1, 0]])
+
+
+@pytest.mark.model
+def test_the_enumerated_law_is_the_models_own(smollm2: Engine) -> None:
+    """Probability that the model, held to the options of one line, says them: ratio of the words' probabilities."""
+    form = Form(("Moon/Sea",))
+    context = smollm2.encode("Name a place. Answer with one word.", prefill="1.")
+    fills = enumerate_fills(smollm2, context, Sampling(), form)
+    words = [smollm2.encode_reply(context, f" {word}", finished=False) for word in ("Moon", "Sea")]
+    p = [float(np.prod(smollm2.score(path, Sampling()).p)) for path in words]
+    assert all(len(path.tokens) == 1 for path in words)
+    np.testing.assert_allclose([fill.p for fill in fills], np.array(p) / sum(p), rtol=1e-3)
+
+
+@pytest.mark.model
+def test_every_answer_has_its_own_window_and_the_estimate_agrees_with_the_exact_law(
+    tmp_path: Path, smollm2: Engine
+) -> None:
+    spec = replace(StructuredSpec(), blanks=("Pirate/Knight", "Sword/Map"), items=60)
+    spec = replace(spec, target=Target(error=0.15, level=1 - 1e-8))
+    result = run_study(structured.STUDY, spec, tmp_path / "run.db", model=smollm2)
+    tables = result.findings.tables
+    law = tables["law"]
+    assert sum(row["exact"] for row in law) == pytest.approx(1)
+    draws = 60 * 12
+    statistic = sum(draws * (row["drawn"] - row["exact"]) ** 2 / row["exact"] for row in law)
+    assert chi2.sf(statistic, len(law) - 1) > 1e-7
+    for row in tables["same"]:
+        # A mean of 60 generations of 12 draws each, of which the spread over generations is at most a half.
+        assert abs(row["share"] - row["exact"]) < 5.5 * 0.5 / np.sqrt(60 * 12) + 1e-9
+    windows = {row["of"]: row for row in tables["windows"]}
+    assert windows["1. Pirate"]["exact_end"] == 1  # the first token of the reply tells them apart
+    assert windows["2. Map"]["exact_start"] > 1
+    assert result.cost["generated_tokens"] == 0
+    assert {row["label"] for row in law} == set(Form(spec.blanks).labels)
