@@ -17,12 +17,12 @@ from blinkscope.studies.specs import from_toml, to_toml
 def test_a_spec_is_read_back_as_it_was_written(name: str) -> None:
     study = find_study(name)
     assert study is not None
-    spec = study.spec()
+    spec = study.default
     asking = replace(spec.asking, system='say "\x7f\n\\"', temperature=1, stop=("\n\n", "é"), seed=7)
     spec = replace(spec, asking=asking)
     text = to_toml(name, spec)
     assert tomllib.loads(text)["study"] == name
-    assert from_toml(text, name, study.spec) == spec
+    assert from_toml(text, name, study.default) == spec
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_a_spec_is_read_back_as_it_was_written(name: str) -> None:
 )
 def test_what_a_spec_cannot_be_is_said(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        from_toml(text, "prefill", PrefillSpec)
+        from_toml(text, "prefill", PrefillSpec())
 
 
 def test_a_table_changes_only_what_it_names() -> None:
-    spec = from_toml("[asking]\nseed = 3\n[target]\ndelta = 0.3", "prefill", PrefillSpec)
+    spec = from_toml("[asking]\nseed = 3\n[target]\ndelta = 0.3", "prefill", PrefillSpec())
     assert spec.asking == replace(PrefillSpec().asking, seed=3)
     assert spec.target == replace(PrefillSpec().target, delta=0.3)
 
 
 def test_code_that_the_command_line_repeats_is_allowed() -> None:
     repeated = frozenset({"python:blinkscope.nothing:run"})
-    spec = from_toml("feature = 'python:blinkscope.nothing:run'", "prefill", PrefillSpec, repeated=repeated)
+    spec = from_toml("feature = 'python:blinkscope.nothing:run'", "prefill", PrefillSpec(), repeated=repeated)
     assert spec.feature in repeated

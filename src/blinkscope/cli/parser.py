@@ -112,6 +112,8 @@ def _study(commands: Any) -> None:
     _repeat(studies)
     _distribution(studies)
     _structured(studies)
+    _cot(studies, "cot", "windows in chains of thought, and whether they go with wrong answers")
+    _cot(studies, "temperature", "windows in chains of thought at several temperatures")
 
 
 def _prefill(studies: Any) -> None:
@@ -153,6 +155,21 @@ def _structured(studies: Any) -> None:
     asked.add_argument(
         "--free", dest="restricted", action="store_const", const=False, help="let it write what it likes"
     )
+
+
+def _cot(studies: Any, name: str, what: str) -> None:
+    asked = _study_of_model(studies, name, what)
+    asked.add_argument("--data", help="everyday (built in), arc-challenge, math ..., reasoning-gym:NAME or FILE.jsonl")
+    asked.add_argument("--samples", type=int, help="generations of each question")
+    asked.add_argument(
+        "--ask", action="store_const", const=True, help="elicit the answer by a follow-up turn (default)"
+    )
+    asked.add_argument("--from-text", dest="ask", action="store_const", const=False, help="read it from the text")
+    asked.add_argument("--method", help="divergence (default), grid or bisect")
+    asked.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
+    asked.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
+    if name == "temperature":
+        asked.add_argument("--temperatures", metavar="T,T,...", help="0.1,0.4,0.7,1 by default")
 
 
 def _study_of_model(studies: Any, name: str, what: str) -> Any:

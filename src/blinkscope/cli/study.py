@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
     """The study's own settings, those of the file, and those of the command line, the later ones first."""
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     words = frozenset(value for value in given.values() if isinstance(value, str))
-    spec = study.spec()
+    spec = study.default
     if arguments.spec is not None:
-        spec = from_toml(_read(arguments.spec), study.name, study.spec, repeated=words)
+        spec = from_toml(_read(arguments.spec), study.name, study.default, repeated=words)
     changes: dict[str, Any] = {}
     for field in fields(spec):
         if field.name in ("asking", "target"):
@@ -78,23 +79,25 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
             names = {inner.name for inner in fields(part)} & given.keys()
             changes[field.name] = replace(part, **{name: _plain(given[name]) for name in names})
         elif field.name in given:
-            changes[field.name] = _numbers(given[field.name]) if field.name in NUMBERS else _plain(given[field.name])
+            changes[field.name] = (
+                _numbers(field.name, given[field.name]) if field.name in NUMBERS else _plain(given[field.name])
+            )
     return replace(spec, **changes)
 
 
-NUMBERS = ("times",)
-"""Settings that the command line spells as whole numbers with commas."""
+NUMBERS: Mapping[str, type] = {"times": int, "fractions": float, "temperatures": float}
+"""Settings that the command line spells as numbers with commas."""
 
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(name: str, text: str) -> tuple[Any, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(NUMBERS[name](part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"{text!r} is no list of whole numbers; write them with commas, for instance 1,2,4.") from None
+        raise UserError(f"--{name} is {text!r}; write numbers with commas.") from None
 
 
 def _read(name: str) -> str:

@@ -103,6 +103,22 @@ def _structured(axes: Any, result: StudyResult) -> None:
     _dress(axes)
 
 
+def _cot(axes: Any, result: StudyResult) -> None:
+    """Every generation's P(same answer), those with a window in colour, and the mean of all."""
+    groups = _by("item", result.findings.tables["curves"]).values()
+    for rows in groups:
+        colour, alpha = (COLOURS[1], 0.6) if rows[0]["windows"] else ("#000000", 0.15)
+        axes.plot(*_columns(rows, "fraction", "share"), color=colour, alpha=alpha, lw=0.9)
+    shares = [[row["share"] for row in rows] for rows in groups]
+    mean = [sum(column) / len(column) for column in zip(*shares, strict=True)]
+    fractions = [row["fraction"] for row in next(iter(groups))]
+    axes.plot(fractions, mean, color=COLOURS[0], lw=2.2, label="mean")
+    axes.plot([], [], color=COLOURS[1], lw=0.9, label="with a window")
+    axes.plot([], [], color="#000000", alpha=0.3, lw=0.9, label="without")
+    axes.set(xlabel="share of the generation kept", ylabel="P(same answer)")
+    _dress(axes)
+
+
 def _width(span: tuple[int, int]) -> int:
     return span[1] - span[0]
 
@@ -142,4 +158,6 @@ FIGURES: Mapping[str, Callable[[Any, StudyResult], None]] = {
     "repeat": _repeat,
     "distribution": _distribution,
     "structured": _structured,
+    "cot": _cot,
+    "temperature": _cot,
 }

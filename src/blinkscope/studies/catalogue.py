@@ -9,14 +9,23 @@ from typing import Any
 from blinkscope.runs.store import Run
 from blinkscope.studies.study import Study, StudyResult, study_of
 
-STUDIES = ("prefill", "repeat", "distribution", "structured")
+STUDIES = {
+    "prefill": "prefill:STUDY",
+    "repeat": "repeat:STUDY",
+    "structured": "structured:STUDY",
+    "distribution": "distribution:STUDY",
+    "cot": "cot:STUDY",
+    "temperature": "cot:TEMPERATURE",
+}
+"""Module and name of each study."""
 
 
 def find_study(name: str) -> Study | None:
     """The study of that name; None where there is none."""
     if name not in STUDIES:
         return None
-    study: Study = import_module(f"blinkscope.studies.{name}").STUDY
+    module, _, attribute = STUDIES[name].partition(":")
+    study: Study = getattr(import_module(f"blinkscope.studies.{module}"), attribute)
     return study
 
 

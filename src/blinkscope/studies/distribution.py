@@ -135,4 +135,4 @@ def _items(spec: DistributionSpec) -> list[StudyItem]:
     return [StudyItem(str(number + 1), {"prompt": spec.prompt}) for number in range(spec.items)]
 
 
-STUDY = Study("distribution", DistributionSpec, _items, _work, _result)
+STUDY = Study("distribution", DistributionSpec(), _items, _work, _result)

@@ -167,4 +167,4 @@ def _means(spec: PrefillSpec, target: Target, found: Sequence[tuple[str, Mapping
     return rows
 
 
-STUDY = Study("prefill", PrefillSpec, lambda spec: prompt_items(spec.data, spec.items), _work, _result)
+STUDY = Study("prefill", PrefillSpec(), lambda spec: prompt_items(spec.data, spec.items), _work, _result)

@@ -108,4 +108,4 @@ def _items(spec: RepeatSpec) -> list[StudyItem]:
     return [StudyItem(word, {"word": word, "prompt": spec.prompt}) for word in spec.words[: spec.items]]
 
 
-STUDY = Study("repeat", RepeatSpec, _items, _work, _result)
+STUDY = Study("repeat", RepeatSpec(), _items, _work, _result)

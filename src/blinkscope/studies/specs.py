@@ -7,7 +7,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from blinkscope.errors import UserError
@@ -50,8 +50,8 @@ def to_toml(study: str, spec: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def from_toml(text: str, study: str, kind: type[SpecT], *, repeated: frozenset[str] = frozenset()) -> SpecT:
-    """The spec that a TOML text spells.
+def from_toml(text: str, study: str, default: SpecT, *, repeated: frozenset[str] = frozenset()) -> SpecT:
+    """The spec that a TOML text spells; what it leaves out is as in ``default``.
 
     Parameters
     ----------
@@ -74,26 +74,29 @@ def from_toml(text: str, study: str, kind: type[SpecT], *, repeated: frozenset[s
                 f"the spec names {value!r}, which would run code or send texts to another machine; if that is meant, "
                 "say it on the command line too."
             )
-    return spec_from(document, kind)
+    base = asdict(default)  # type: ignore[call-overload]
+    for name, value in document.items():
+        inner = base.get(name)
+        base[name] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
+    return spec_from(base, type(default))
 
 
 def spec_from(document: Mapping[str, Any], kind: type[SpecT], place: str = "") -> SpecT:
     """The dataclass of a plain mapping, as a TOML file or a run file holds it."""
     if not isinstance(document, Mapping):
         raise UserError(f"{place or 'the spec'} must be a table.")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(document) - set(known))
     if unknown:
         raise UserError(f"the spec has no setting {place}{unknown[0]}; there are {', '.join(known)}.")
     hints = typing.get_type_hints(kind)
-    values = {name: _value(document[name], hints[name], known[name], f"{place}{name}") for name in document}
+    values = {name: _value(document[name], hints[name], f"{place}{name}") for name in document}
     return kind(**values)
 
 
-def _value(value: Any, hint: Any, field: Field[Any], name: str) -> Any:
+def _value(value: Any, hint: Any, name: str) -> Any:
     if is_dataclass(hint) and isinstance(hint, type):
-        base = asdict(field.default_factory()) if field.default_factory is not MISSING else {}
-        return spec_from({**base, **value} if isinstance(value, Mapping) else value, hint, f"{name}.")
+        return spec_from(value, hint, f"{name}.")
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in options:
         return None

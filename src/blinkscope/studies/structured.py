@@ -203,4 +203,4 @@ def _text_row(path: Mapping[str, Any]) -> Row:
     return {"label": path["final"], "text": "".join(path["tokens"])}
 
 
-STUDY = Study("structured", StructuredSpec, _items, _work, _result)
+STUDY = Study("structured", StructuredSpec(), _items, _work, _result)

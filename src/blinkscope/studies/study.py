@@ -67,15 +67,20 @@ class Desk:
 class Study:
     """A study: how its items are found, what is done with one, and what all of them say together.
 
+    default: the spec that it has where nothing else is asked.
     items: of a spec, in their order. work: draws what one item needs and returns what it came to. result: summary,
-    tables and sentences from the stored outcomes, (item, outcome) pairs in the order of the items.
+    tables and sentences from the stored outcomes, (item, outcome) pairs in the order of the items. read: an outcome
+    with what depends on how the draws are read, from the run.
     """
 
     name: str
-    spec: type
+    default: Any
     items: Callable[[Any], Sequence[StudyItem]]
     work: Callable[[Desk], Mapping[str, JSON]]
     result: Callable[[Any, Target, Sequence[tuple[str, Mapping[str, Any]]]], Findings]
+    read: Callable[[Run, int, Target, Mapping[str, Any]], Mapping[str, Any]] = lambda run, number, target, outcome: (
+        outcome
+    )
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ def result_of(
 ) -> StudyResult:
     """What the outcomes in an open run say together."""
     document: dict[str, Any] = dict(run.spec.identity["spec"])  # type: ignore[arg-type]
-    spec: Any = spec_from({**document, "target": asdict(target)}, study.spec)
+    spec: Any = spec_from({**document, "target": asdict(target)}, type(study.default))
     found: list[tuple[str, Mapping[str, Any]]] = []
     failed: dict[str, tuple[str, str]] = dict(broken or {})
     items = items_of(run)
@@ -196,7 +201,7 @@ def result_of(
         if isinstance(failure, dict):
             failed[item] = (str(failure["kind"]), str(failure["reason"]))
         elif outcome is not None:
-            found.append((item, outcome))
+            found.append((item, study.read(run, number, target, outcome)))
     draws = [draw for number in range(len(items)) for draw in run.draws(number).values()]
     return StudyResult(
         study=study.name,

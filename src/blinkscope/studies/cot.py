@@ -1,0 +1,213 @@
+"""``study cot``: windows in chains of thought, and whether they go with wrong answers ([LKC25], Table 1, Figures 4, 5).
+
+Every question is answered step by step; the answer is elicited by a follow-up turn at temperature 0, or read from the
+text. The generation is then looked into as ``locate`` does, and its answers are graded.
+``study temperature`` is the same over several temperatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from blinkscope.divergence import total_variation
+from blinkscope.errors import UserError
+from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
+from blinkscope.estimate.source import JSON
+from blinkscope.estimate.trace import Target, Trace
+from blinkscope.question import Question
+from blinkscope.runs.store import Run
+from blinkscope.session import locate_item, stored_generation
+from blinkscope.studies.accuracy import jump_rows, place_rows, table_one
+from blinkscope.studies.grading import feature_for_grading, grade
+from blinkscope.studies.questions import question_items
+from blinkscope.studies.specs import Asking
+from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
+
+SYSTEM = "You are an expert who gives a correct solution to the user's question."
+THINK = "\n\nThink it through thoroughly, step by step, and give the answer only after that."
+ASK = {
+    "letter": "What is the single, most likely answer? Reply in the form: The answer is (LETTER).",
+    "number": "What is the single, most likely answer? Reply in the form: The answer is NUMBER.",
+    "math": "What is the single, most likely answer, simplified? Reply in the form: The answer is $FORMULA$.",
+    "reasoning-gym": "What is the single, most likely answer? Reply in the form: The answer is ANSWER",
+}
+POINTS = 21
+"""Places, from the start to the end of a generation, at which the curves of different lengths are averaged."""
+
+
+@dataclass(frozen=True)
+class CotSpec:
+    """What ``study cot`` is asked.
+
+    data: see ``question_items``. items: questions; samples: generations of each. ask: elicit the answer by a follow-up
+    turn. method, fractions, resamples: as with ``locate``. temperatures: the study is done at each; none takes the one
+    of ``asking``.
+    """
+
+    data: str = "everyday"
+    items: int = 10
+    samples: int = 1
+    ask: bool = True
+    method: str = "divergence"
+    fractions: tuple[float, ...] = DEFAULT_FRACTIONS
+    resamples: int = 100
+    temperatures: tuple[float, ...] = ()
+    asking: Asking = field(default_factory=lambda: Asking(system=SYSTEM, max_new_tokens=160))
+    target: Target = field(default_factory=lambda: Target(error=0.15))
+
+    def __post_init__(self) -> None:
+        self.options  # noqa: B018  # refuses what there is not
+        if self.items < 1 or self.samples < 1:
+            raise UserError(f"items and samples are {self.items} and {self.samples}; each must be at least 1.")
+
+    @property
+    def options(self) -> MethodOptions:
+        return MethodOptions(self.method, self.fractions, self.resamples)
+
+
+def _items(spec: CotSpec) -> list[StudyItem]:
+    items = question_items(spec.data, spec.items, spec.samples, spec.asking.seed)
+    if not spec.temperatures:
+        return items
+    return [
+        StudyItem(f"{item.id} at {temperature:g}", {**item.content, "temperature": temperature})
+        for temperature in spec.temperatures
+        for item in items
+    ]
+
+
+def _work(desk: Desk) -> Mapping[str, JSON]:
+    spec: CotSpec = desk.spec
+    content = desk.item.content
+    grading = str(content["grading"])
+    sampling = desk.sampling
+    if "temperature" in content:
+        sampling = replace(sampling, temperature=float(content["temperature"]))  # type: ignore[arg-type]
+    question = Question(
+        str(content["prompt"]) + THINK,
+        system=spec.asking.system,
+        feature=feature_for_grading(grading),
+        ask=ASK[grading] if spec.ask else None,
+        sampling=sampling,
+        method=spec.options,
+        seed=spec.asking.seed,
+    )
+    trace = locate_item(desk.keeper, desk.engine, question, desk.target, stopwatch=desk.stopwatch, watch=desk.watch)
+    if trace.status == "interrupted":  # the loop keeps what was drawn; the item is not finished
+        raise KeyboardInterrupt
+    place = {name: content.get(name) for name in ("question", "data", "answer", "temperature")}
+    labels = dict.fromkeys([*trace.labels, trace.final_label])
+    return {**place, "grades": {label: grade(label, content) for label in labels}, "status": trace.status}
+
+
+def _read(run: Run, number: int, target: Target, outcome: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The outcome with what the curve says, for this target."""
+    trace = stored_generation(run, number, target)
+    return {**outcome, **_said(trace), "right": outcome["grades"].get(trace.final_label)}
+
+
+def _said(trace: Trace) -> dict[str, Any]:
+    windows = trace.to_json()["windows"]
+    n, curve, index = len(trace.steps), trace.curve, trace.posterior.index
+    final = trace.labels.index(trace.final_label) if trace.final_label in trace.labels else None
+    same = np.zeros(len(index)) if final is None else curve[:, final]
+    jumps = total_variation(curve[1:], curve[:-1])
+    return {
+        "label": trace.final_label,
+        "tokens": n,
+        "windows": windows,
+        "covered": sum(window["end"] - window["start"] for window in windows) / n,
+        "largest_jump": float(min(1.0, jumps.max(initial=0.0))),
+        "curve": np.interp(np.linspace(0, n, POINTS), index, same).tolist(),
+        "error": trace.error["reached_max"],
+    }
+
+
+def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[str, Any]]]) -> Findings:
+    rows = [_row(item, outcome) for item, outcome in found]
+    groups = _groups(rows)
+    windows = [_window_row(item, outcome, w) for item, outcome in found for w in outcome["windows"]]
+    first = table_one(rows, target.level)
+    lines = [table_one(members, target.level, **place) for place, members in groups]
+    curves = [
+        {"item": item, "fraction": i / (POINTS - 1), "share": value, "windows": len(outcome["windows"])}
+        for item, outcome in found
+        for i, value in enumerate(outcome["curve"])
+    ]
+    tables: dict[str, Sequence[Row]] = {
+        "table": lines,
+        "generations": rows,
+        "windows": windows,
+        "jumps": jump_rows(rows, target.level),
+        "places": place_rows(windows),
+        "curves": curves,
+    }
+    summary: dict[str, JSON] = {
+        "analysed": len(rows),
+        **first,
+        "text_covered": float(np.mean([row["covered"] for row in rows])),
+        "mean_largest_jump": float(np.mean([row["largest_jump"] for row in rows])),
+        "reached_error": sum(row["error"] <= target.error for row in rows),
+    }
+    return Findings(summary, tables, _sentences(first, summary))
+
+
+def _row(item: str, outcome: Mapping[str, Any]) -> Row:
+    names = (
+        "question",
+        "data",
+        "temperature",
+        "answer",
+        "label",
+        "right",
+        "tokens",
+        "covered",
+        "largest_jump",
+        "error",
+    )
+    return {"item": item, **{name: outcome.get(name) for name in names}, "windows": len(outcome["windows"])}
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
+    """Generations of one data set and temperature, in the order in which they come."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["temperature"]), []).append(row)
+    with_temperature = any(temperature is not None for _, temperature in groups)
+    return [
+        ({"data": data, **({"temperature": temperature} if with_temperature else {})}, members)
+        for (data, temperature), members in groups.items()
+    ]
+
+
+def _window_row(item: str, outcome: Mapping[str, Any], window: Mapping[str, Any]) -> Row:
+    names = ("start", "end", "text", "change", "low", "high", "probability", "direction")
+    return {"item": item, "tokens": outcome["tokens"], **{name: window[name] for name in names}}
+
+
+def _sentences(line: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    said = [
+        f"{line['share_with_window']:.0%} of {line['generations']} generations have a window; windows cover "
+        f"{summary['text_covered']:.1%} of the text."
+    ]
+    for name, words in (
+        ("dacc", "Accuracy without less that with a window"),
+        ("dcw", "Windows where wrong less where right"),
+    ):
+        if line[name] is None:
+            said.append(f"{words}: not defined here, one of the two groups is empty.")
+        else:
+            low, high = line[f"{name}_low"], line[f"{name}_high"]
+            interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
+            said.append(f"{words}: {line[name]:.2f}{interval}.")
+    if line["ungraded"]:
+        said.append(f"{line['ungraded']} answers could not be graded and are left out of the accuracies.")
+    return said
+
+
+STUDY = Study("cot", CotSpec(), _items, _work, _result, _read)
+TEMPERATURE = replace(STUDY, name="temperature", default=CotSpec(temperatures=(0.1, 0.4, 0.7, 1.0)))

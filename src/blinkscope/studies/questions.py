@@ -1,0 +1,216 @@
+"""Questions with a known answer: the paper's data sets, reasoning-gym, or a user's own file.
+
+Every loader turns a row into the text of the question, with lettered options where it has some, the right answer, and
+how an answer is graded: ``letter``, ``number``, ``math`` or ``reasoning-gym``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blinkscope.errors import MissingExtra, UserError
+from blinkscope.studies.prompts import load_rows, read_jsonl
+from blinkscope.studies.study import StudyItem
+
+LETTERS = "ABCDEFGHIJ"
+GYM = "reasoning-gym:"
+MATH_SUBJECTS = (
+    *("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra"),
+    "precalculus",
+)
+
+EVERYDAY = (
+    ("How many days are in two weeks?", "14"),
+    ("How many days are in a week?", "7"),
+    ("How many legs does a spider have?", "8"),
+    ("Tom has 3 apples and gets 2 more. How many apples does he have?", "5"),
+    ("How many eggs are in a dozen?", "12"),
+    ("How many minutes are in half an hour?", "30"),
+    ("How many legs do three cats have together?", "12"),
+    ("Ann has 10 coins and gives away 4. How many coins are left?", "6"),
+    ("How many hours are in two days?", "48"),
+    ("How many sides does a triangle have?", "3"),
+)
+"""Questions that a very small model gets right now and then."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as a model is asked it, the right answer, and how an answer is graded."""
+
+    text: str
+    answer: str
+    grading: str
+    more: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a data set lies on the hub, and how its rows are read.
+
+    configurations: all of them are read, one after the other.
+    """
+
+    hub: str
+    configurations: tuple[str | None, ...]
+    split: str
+    read: Callable[[Mapping[str, Any], int], Asked]
+
+
+def lettered(question: str, options: Sequence[str], right: int) -> Asked:
+    """A multiple-choice question with the options A, B, C ..."""
+    if not 2 <= len(options) <= len(LETTERS):
+        raise UserError(f"a question has {len(options)} options; from 2 to {len(LETTERS)} can be lettered.")
+    if not 0 <= right < len(options):
+        raise UserError(f"the right option is number {right} of {len(options)}.")
+    lines = [f"({letter}) {option.strip()}" for letter, option in zip(LETTERS, options, strict=False)]
+    return Asked("\n".join([question.strip(), *lines]), LETTERS[right], "letter")
+
+
+def _arc(row: Mapping[str, Any], seed: int) -> Asked:
+    return lettered(row["question"], row["choices"]["text"], list(row["choices"]["label"]).index(row["answerKey"]))
+
+
+def _aqua(row: Mapping[str, Any], seed: int) -> Asked:
+    options = [str(option).partition(")")[2] for option in row["options"]]  # they come as "A)21"
+    return lettered(row["question"], options, LETTERS.index(row["correct"]))
+
+
+def _logiqa(row: Mapping[str, Any], seed: int) -> Asked:
+    options = [str(choice).removeprefix(f"({LETTERS[i]})") for i, choice in enumerate(row["choices"])]
+    question = str(row["query"]).removeprefix("Q: ").partition(" Answer Choices:")[0]
+    return lettered(question, options, int(row["gold"][0]))
+
+
+def _mmlu(row: Mapping[str, Any], seed: int) -> Asked:
+    return lettered(row["question"], row["choices"], int(row["answer"]))
+
+
+def _truthfulqa(row: Mapping[str, Any], seed: int) -> Asked:
+    """The right option stands first in the data, so the options are shuffled, each question by its own stream."""
+    targets = row["mc1_targets"]
+    key = int.from_bytes(hashlib.sha256(str(row["question"]).encode()).digest()[:4], "big")
+    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(key,))).permutation(len(targets["choices"]))
+    options = [targets["choices"][i] for i in order][: len(LETTERS)]
+    return lettered(row["question"], options, [targets["labels"][i] for i in order].index(1))
+
+
+def _math(row: Mapping[str, Any], seed: int) -> Asked:
+    from blinkscope.features.reading import last_box
+
+    answer = row.get("answer")
+    box = None if answer else last_box(str(row["solution"]))
+    if not answer and box is None:
+        raise UserError("the solution has no \\boxed answer.")
+    return Asked(str(row["problem"]), str(answer or (box and box[1])), "math")
+
+
+def _gsm8k(row: Mapping[str, Any], seed: int) -> Asked:
+    _, mark, answer = str(row["answer"]).rpartition("####")
+    if not mark:
+        raise UserError("the answer has no line '#### N'.")
+    return Asked(str(row["question"]), answer.strip().replace(",", ""), "number")
+
+
+DATA_SETS: Mapping[str, DataSet] = {
+    "arc-challenge": DataSet("allenai/ai2_arc", ("ARC-Challenge",), "test", _arc),
+    "arc-easy": DataSet("allenai/ai2_arc", ("ARC-Easy",), "test", _arc),
+    "aqua": DataSet("deepmind/aqua_rat", ("raw",), "test", _aqua),
+    "logiqa": DataSet("hails/agieval-logiqa-en", (None,), "test", _logiqa),
+    "mmlu": DataSet("cais/mmlu", ("all",), "test", _mmlu),
+    "truthfulqa": DataSet("truthfulqa/truthful_qa", ("multiple_choice",), "validation", _truthfulqa),
+    "math": DataSet("EleutherAI/hendrycks_math", MATH_SUBJECTS, "test", _math),
+    "gsm8k": DataSet("openai/gsm8k", ("main",), "test", _gsm8k),
+    "math500": DataSet("HuggingFaceH4/MATH-500", (None,), "test", _math),
+}
+
+
+def question_items(data: str, most: int, samples: int, seed: int) -> list[StudyItem]:
+    """The first ``most`` questions of a data set, each ``samples`` times.
+
+    Parameters
+    ----------
+    data : ``everyday`` (built in), a name of ``DATA_SETS`` (``NAME:FOLDER`` reads a local copy with the same columns),
+        ``reasoning-gym:NAME``, or ``FILE.jsonl`` with ``question``, ``answer`` and perhaps ``options`` (then the answer
+        is a letter), ``grading`` and ``id``.
+
+    Raises
+    ------
+    UserError : there is no such data. A row without what it needs is an item that fails.
+    EngineError : the data set cannot be reached.
+    """
+    name, _, place = data.partition(":")
+    if data.startswith(GYM):
+        asked: Iterator[tuple[str, Asked | str]] = _gym(place, most, seed)
+    elif data == "everyday":
+        asked = ((str(i), Asked(text, answer, "number")) for i, (text, answer) in enumerate(EVERYDAY, 1))
+    elif data.endswith(".jsonl") and name not in DATA_SETS:
+        asked = _each(read_jsonl(Path(data)), _own, seed)
+    elif name in DATA_SETS:
+        asked = _each(_rows(DATA_SETS[name], place), DATA_SETS[name].read, seed)
+    else:
+        raise UserError(f"there is no data {data!r}; give everyday, {', '.join(DATA_SETS)}, {GYM}NAME or FILE.jsonl.")
+    items = []
+    for id_, question in islice(asked, most):
+        for sample in range(samples):
+            content: dict[str, Any] = {"question": id_, "data": data if data.startswith(GYM) else Path(name).stem}
+            if isinstance(question, str):
+                content["problem"] = question
+            else:
+                content |= {"prompt": question.text, "answer": question.answer, "grading": question.grading}
+                content |= {"more": json.dumps(question.more, default=str)} if question.more else {}
+            items.append(StudyItem(id_ if samples == 1 else f"{id_} #{sample + 1}", content))
+    return items
+
+
+def _rows(source: DataSet, place: str) -> Iterator[Mapping[str, Any]]:
+    for configuration in source.configurations:
+        folder = f"{place}/{configuration}" if place and len(source.configurations) > 1 else place
+        yield from load_rows(folder or source.hub, None if place else configuration, source.split)
+
+
+def _each(
+    rows: Iterator[Mapping[str, Any]], read: Callable[[Mapping[str, Any], int], Asked], seed: int
+) -> Iterator[tuple[str, Asked | str]]:
+    """Every row as a question; one that cannot be read as the sentence that says why."""
+    for number, row in enumerate(rows, 1):
+        id_ = str(row.get("id") or row.get("unique_id") or number)
+        try:
+            yield id_, read(row, seed)
+        except KeyError as error:
+            yield id_, f"question {id_} has no column {error}; it has {', '.join(map(str, row))}."
+        except (UserError, ValueError, IndexError, TypeError) as error:
+            yield id_, f"question {id_} cannot be read: {error}"
+
+
+def _own(row: Mapping[str, Any], seed: int) -> Asked:
+    """A line of a user's file: lettered options with a letter, or a free answer that is a number or a formula."""
+    question, answer = str(row["question"]), str(row["answer"]).strip()
+    if "options" in row:
+        return lettered(question, [str(option) for option in row["options"]], LETTERS.index(answer))
+    grading = str(row.get("grading", "number"))
+    if grading not in ("number", "math", "letter"):
+        raise UserError(f"its grading is {grading!r}; it can be number, math or letter.")
+    return Asked(question, answer, grading)
+
+
+def _gym(name: str, size: int, seed: int) -> Iterator[tuple[str, Asked | str]]:
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise MissingExtra(f"{GYM}{name}", "study") from None
+    try:
+        data = reasoning_gym.create_dataset(name, size=size, seed=seed)
+    except ValueError as error:
+        raise UserError(f"reasoning-gym has no generator {name!r}: {error}") from None
+    for i, entry in enumerate(data):
+        more = {"name": name, "size": size, "seed": seed, "index": i}
+        yield f"{name} {i + 1}", Asked(entry["question"], str(entry["answer"]), "reasoning-gym", more)

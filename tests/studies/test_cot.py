@@ -1,0 +1,147 @@
+"""``study cot``: the paper's numbers from rows, the study on toy models, and the embedded model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.trace import Target
+from blinkscope.features import open_feature
+from blinkscope.language.engine import Engine
+from blinkscope.studies import cot
+from blinkscope.studies.accuracy import place_rows, table_one
+from blinkscope.studies.catalogue import stored_study
+from blinkscope.studies.cot import CotSpec
+from blinkscope.studies.intervals import clustered_interval
+from blinkscope.studies.specs import Asking
+from blinkscope.studies.study import run_study
+from tests.e2e.command import blinkscope, result
+from tests.studies.counted import Counted
+
+FORK = "toy:fork?agree=4&width=2&length=16"
+SPEC = CotSpec(items=4, ask=False, asking=Asking(FORK, seed=1), target=Target(error=0.1))
+
+
+def rows_of(right_with: int, wrong_with: int, right_without: int, wrong_without: int) -> list[dict[str, Any]]:
+    groups = [(True, 1, right_with), (False, 2, wrong_with), (True, 0, right_without), (False, 0, wrong_without)]
+    made = [{"right": right, "windows": windows} for right, windows, count in groups for _ in range(count)]
+    return [{**row, "question": i} for i, row in enumerate(made)]
+
+
+def test_the_numbers_of_table_one() -> None:
+    line = table_one([*rows_of(10, 30, 40, 20), {"right": None, "windows": 1, "question": "?"}], 0.95)
+    assert line["generations"] == 101
+    assert line["ungraded"] == 1
+    assert line["share_with_window"] == pytest.approx(41 / 101)
+    assert line["accuracy"] == 0.5
+    assert line["accuracy_with"] == 0.25
+    assert line["dacc"] == pytest.approx(40 / 60 - 10 / 40)
+    assert line["dcw"] == pytest.approx(30 / 50 - 10 / 50)  # positive: windows go with failure
+    for name in ("dacc", "dcw"):
+        assert 0 < line[f"{name}_low"] < line[name] < line[f"{name}_high"] < 1
+
+
+def test_differences_without_a_group_are_not_defined() -> None:
+    line = table_one(rows_of(0, 0, 3, 3), 0.95)
+    assert line["dacc"] is None is line["dacc_low"]
+    assert line["dcw"] == 0
+    assert table_one(rows_of(2, 0, 2, 0), 0.95)["dcw"] is None
+
+
+def test_clusters_widen_an_interval_as_they_should() -> None:
+    """100 questions whose 10 generations agree: the interval is that of 100 observations, not of 1,000."""
+    values = np.repeat(np.arange(100) % 2, 10).astype(float)
+    together = clustered_interval(np.repeat(np.arange(100), 10).tolist(), lambda i: float(values[i].mean()), 0.95)
+    apart = clustered_interval(range(1000), lambda i: float(values[i].mean()), 0.95)
+    assert together is not None
+    assert apart is not None
+    ratio = (together[1] - together[0]) / (apart[1] - apart[0])
+    assert ratio == pytest.approx(np.sqrt(10), rel=0.15)
+
+
+def test_windows_are_placed_in_tenths() -> None:
+    rows = place_rows([{"start": 0, "tokens": 10}, {"start": 9, "tokens": 10}, {"start": 95, "tokens": 100}])
+    assert [row["windows"] for row in rows] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+
+
+@pytest.fixture
+def _happy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy model knows no numbers: it is right when its text ends happily."""
+    monkeypatch.setattr(cot, "feature_for_grading", lambda grading: open_feature(r"regex:It was (\w+)"))
+    monkeypatch.setattr(cot, "grade", lambda label, content: label == "happy")
+
+
+@pytest.mark.usefixtures("_happy")
+def test_a_study_is_resumed_read_again_and_shown_item_by_item(tmp_path: Path) -> None:
+    whole = run_study(cot.STUDY, SPEC, tmp_path / "whole.db")
+    streams: list[tuple[int, ...]] = []
+    for stop_after in (3, 40, 100, None):
+        engine = Counted(FORK, stop_after)
+        try:
+            resumed = run_study(cot.STUDY, SPEC, tmp_path / "killed.db", model=engine)
+        except KeyboardInterrupt:
+            assert stop_after is not None
+        streams += [stream for stream in engine.written if stream[0] != 0]  # a generation that was cut is written again
+    assert len(streams) == len(set(streams))
+    assert resumed.to_json() == whole.to_json()
+    rows = whole.findings.tables["generations"]
+    assert len(rows) == 4
+    assert all(row["right"] is (row["label"] == "happy") for row in rows)
+    # The two words that tell stand at tokens 4 and 5, where the outcome is decided.
+    assert all(3 <= w["start"] < w["end"] <= 7 for w in whole.findings.tables["windows"])
+    assert 0 < whole.findings.summary["share_with_window"] <= 1  # type: ignore[operator]
+    wide = stored_study(tmp_path / "whole.db", delta=0.9)
+    assert wide is not None
+    assert len(wide.findings.tables["windows"]) <= len(whole.findings.tables["windows"])
+    shown = result("show", "whole.db", "--item", "2", cwd=tmp_path)
+    assert shown["final_label"] == rows[1]["label"]
+    assert blinkscope("report", "whole.db", "--item", "2", "-o", "r.html", cwd=tmp_path).returncode == 0
+    assert blinkscope("export", "--to", "jsonl", "whole.db", "-o", "x.jsonl", cwd=tmp_path).returncode == 0
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.usefixtures("_happy")
+def test_temperatures_are_told_apart(tmp_path: Path) -> None:
+    spec = replace(SPEC, items=2, temperatures=(0.1, 1.0), target=Target(error=0.2))
+    rows = run_study(cot.TEMPERATURE, spec, tmp_path / "run.db").findings.tables["table"]
+    assert [row["temperature"] for row in rows] == [0.1, 1.0]
+    assert all(row["generations"] == 2 for row in rows)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(UserError, match="no method"):
+        CotSpec(method="guess")
+    with pytest.raises(UserError, match="samples"):
+        CotSpec(samples=0)
+
+
+def test_the_command_line_makes_figure_tables_and_summary(tmp_path: Path) -> None:
+    """A toy model gives no number: every answer is unparsed, wrong, and decided from the start."""
+    arguments = ("study", "cot", "--model", FORK, "--from-text", "--items", "2", "--error", "0.3", "-o", "run.db")
+    done = blinkscope(*arguments, "--json", "--plot", "cot.svg", "--tables", "tables", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["summary"]["accuracy"] == 0
+    assert found["summary"]["share_with_window"] == 0
+    assert found["summary"]["dacc"] is None
+    assert {file.name for file in (tmp_path / "tables").iterdir()} >= {"table.csv", "table.parquet", "curves.csv"}
+    assert "<svg" in (tmp_path / "cot.svg").read_text()
+    assert json.loads(blinkscope("show", "run.db", "--json", cwd=tmp_path).stdout) == found
+
+
+@pytest.mark.model
+def test_the_embedded_model(tmp_path: Path, smollm2: Engine) -> None:
+    spec = CotSpec(items=1, target=Target(error=0.3, continuations=30))
+    spec = replace(spec, asking=replace(spec.asking, max_new_tokens=24))
+    found = run_study(cot.STUDY, spec, tmp_path / "run.db", model=smollm2)
+    (row,) = found.findings.tables["generations"]
+    assert row["answer"] == "14"
+    assert 1 <= row["tokens"] <= 24
+    assert found.cost["continuations"] <= 30
+    assert found.cost["generated_tokens"] < 5000
