@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blinkscope.cli.locate import recorded_method
-from blinkscope.cli.show import target_changes
+from blinkscope.cli.show import check_places, target_changes
 from blinkscope.errors import UserError
 from blinkscope.exports.study import write_tables
 from blinkscope.report.progress import progress_display
@@ -37,6 +37,7 @@ def _of_model(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.output is None:
         raise UserError("a study needs a run file; give it a name with -o RUN.db.")
+    check_places(None, arguments.output)
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
     with progress_display(sys.stderr) as display:
         display.stage(f"loading {spec.asking.model}")
