@@ -137,11 +137,16 @@ def test_the_command_line_makes_figure_tables_and_summary(tmp_path: Path) -> Non
 
 @pytest.mark.model
 def test_the_embedded_model(tmp_path: Path, smollm2: Engine) -> None:
-    spec = CotSpec(items=1, target=Target(error=0.3, continuations=30))
-    spec = replace(spec, asking=replace(spec.asking, max_new_tokens=24))
+    spec = CotSpec(items=1, direct=True, target=Target(error=0.3, continuations=10))
+    spec = replace(spec, asking=replace(spec.asking, max_new_tokens=16))
     found = run_study(cot.STUDY, spec, tmp_path / "run.db", model=smollm2)
     (row,) = found.findings.tables["generations"]
     assert row["answer"] == "14"
-    assert 1 <= row["tokens"] <= 24
-    assert found.cost["continuations"] <= 30
+    assert 1 <= row["tokens"] <= 16
+    # One direct answer after every number of tokens, beside the continuations.
+    assert found.cost["continuations"] <= 10 + 17
+    curve = [point["direct"] for point in found.findings.tables["curves"]]
+    assert set(curve) <= {0.0, 1.0}
+    # Asked after the whole text, the model is asked what its own label comes from, at temperature 0.
+    assert curve[-1] == 1.0
     assert found.cost["generated_tokens"] < 5000

@@ -165,6 +165,9 @@ def _cot(studies: Any, name: str, what: str) -> None:
         "--ask", action="store_const", const=True, help="elicit the answer by a follow-up turn (default)"
     )
     asked.add_argument("--from-text", dest="ask", action="store_const", const=False, help="read it from the text")
+    asked.add_argument(
+        "--direct", action="store_const", const=True, help="also ask after every token, at temperature 0"
+    )
     asked.add_argument("--method", help="divergence (default), grid or bisect")
     asked.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
     asked.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")

@@ -113,6 +113,10 @@ def _cot(axes: Any, result: StudyResult) -> None:
     mean = [sum(column) / len(column) for column in zip(*shares, strict=True)]
     fractions = [row["fraction"] for row in next(iter(groups))]
     axes.plot(fractions, mean, color=COLOURS[0], lw=2.2, label="mean")
+    if all("direct" in rows[0] for rows in groups):
+        direct = [[row["direct"] for row in rows] for rows in groups]
+        straight = [sum(column) / len(column) for column in zip(*direct, strict=True)]
+        axes.plot(fractions, straight, color=COLOURS[2], lw=1.8, ls=(0, (4, 2)), label="asked directly")
     axes.plot([], [], color=COLOURS[1], lw=0.9, label="with a window")
     axes.plot([], [], color="#000000", alpha=0.3, lw=0.9, label="without")
     axes.set(xlabel="share of the generation kept", ylabel="P(same answer)")

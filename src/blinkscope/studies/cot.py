@@ -19,6 +19,7 @@ from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.question import Question
+from blinkscope.replies import Beginning, Path, draw_replies
 from blinkscope.runs.store import Run
 from blinkscope.session import locate_item, stored_generation
 from blinkscope.studies.accuracy import jump_rows, place_rows, table_one
@@ -35,6 +36,8 @@ ASK = {
     "math": "What is the single, most likely answer, simplified? Reply in the form: The answer is $FORMULA$.",
     "reasoning-gym": "What is the single, most likely answer? Reply in the form: The answer is ANSWER",
 }
+ANSWER_TOKENS = 32
+"""Cap of an answer to the follow-up turn."""
 POINTS = 21
 """Places, from the start to the end of a generation, at which the curves of different lengths are averaged."""
 
@@ -44,14 +47,15 @@ class CotSpec:
     """What ``study cot`` is asked.
 
     data: see ``question_items``. items: questions; samples: generations of each. ask: elicit the answer by a follow-up
-    turn. method, fractions, resamples: as with ``locate``. temperatures: the study is done at each; none takes the one
-    of ``asking``.
+    turn. direct: also ask for the answer after every token, instead of continuing ([LKC25], Figure 11). method,
+    fractions, resamples: as with ``locate``. temperatures: the study is done at each; none takes the one of ``asking``.
     """
 
     data: str = "everyday"
     items: int = 10
     samples: int = 1
     ask: bool = True
+    direct: bool = False
     method: str = "divergence"
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     resamples: int = 100
@@ -101,13 +105,49 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
         raise KeyboardInterrupt
     place = {name: content.get(name) for name in ("question", "data", "answer", "temperature")}
     labels = dict.fromkeys([*trace.labels, trace.final_label])
-    return {**place, "grades": {label: grade(label, content) for label in labels}, "status": trace.status}
+    direct = _direct_answers(desk, question, trace) if spec.direct else []
+    grades = {label: grade(label, content) for label in dict.fromkeys([*labels, *direct])}
+    return {**place, "grades": grades, "status": trace.status, "direct": direct}  # type: ignore[dict-item]
+
+
+def _direct_answers(desk: Desk, question: Question, trace: Trace) -> list[str]:
+    """The label of the answer at temperature 0 when the model is stopped after 0, 1, 2 ... tokens and asked."""
+    engine, context = desk.engine, desk.engine.encode(question.turns)
+    tokens = tuple(int(step.id) for step in trace.steps if step.id is not None)
+    if trace.text and engine.decode(tokens[-1:]) == "":
+        tokens = tokens[:-1]  # the end of the turn, which the follow-up spells itself
+    ids = engine.follow_up(Path(context, ()), ASK[str(desk.item.content["grading"])])
+    asked = {
+        kept: Beginning(Path(replace(context, ids=(*context.ids, *tokens[:kept], *ids)), ()))
+        for kept in range(len(tokens) + 1)
+    }
+    draws = draw_replies(
+        engine,
+        asked,
+        feature_for_grading(str(desk.item.content["grading"])),
+        replace(desk.sampling, temperature=0.0, max_new_tokens=ANSWER_TOKENS),
+        seed=desk.spec.asking.seed,
+        count=1,
+        keeper=desk.beside,
+        stopwatch=desk.stopwatch,
+    )
+    return [draws[kept, 0].label for kept in asked]
 
 
 def _read(run: Run, number: int, target: Target, outcome: Mapping[str, Any]) -> Mapping[str, Any]:
     """The outcome with what the curve says, for this target."""
     trace = stored_generation(run, number, target)
-    return {**outcome, **_said(trace), "right": outcome["grades"].get(trace.final_label)}
+    said = {**outcome, **_said(trace), "right": outcome["grades"].get(trace.final_label)}
+    return {**said, "direct_curve": _direct_curve(outcome["direct"], trace)}
+
+
+def _direct_curve(answers: Sequence[str], trace: Trace) -> list[float]:
+    """Whether the direct answer is the final one, at the places of ``curve``; empty where nothing was asked."""
+    if not answers:
+        return []
+    same = [answer == trace.final_label for answer in answers]
+    places = np.linspace(0, len(same) - 1, POINTS)
+    return [float(same[int(place)]) for place in places]
 
 
 def _said(trace: Trace) -> dict[str, Any]:
@@ -134,7 +174,10 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
     first = table_one(rows, target.level)
     lines = [table_one(members, target.level, **place) for place, members in groups]
     curves = [
-        {"item": item, "fraction": i / (POINTS - 1), "share": value, "windows": len(outcome["windows"])}
+        {
+            **{"item": item, "fraction": i / (POINTS - 1), "share": value, "windows": len(outcome["windows"])},
+            **({"direct": outcome["direct_curve"][i]} if outcome["direct_curve"] else {}),
+        }
         for item, outcome in found
         for i, value in enumerate(outcome["curve"])
     ]
@@ -153,7 +196,15 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
         "mean_largest_jump": float(np.mean([row["largest_jump"] for row in rows])),
         "reached_error": sum(row["error"] <= target.error for row in rows),
     }
-    return Findings(summary, tables, _sentences(first, summary))
+    sentences = _sentences(first, summary)
+    if spec.direct:
+        direct, resampled = (float(np.mean([row[name] for row in curves])) for name in ("direct", "share"))
+        summary |= {"mean_direct": direct, "mean_resampled": resampled}
+        sentences.append(
+            f"Averaged along the generations, the direct answer is the final one with {direct:.2f}, the answer after "
+            f"continuing with {resampled:.2f}."
+        )
+    return Findings(summary, tables, sentences)
 
 
 def _row(item: str, outcome: Mapping[str, Any]) -> Row:

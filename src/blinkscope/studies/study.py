@@ -44,7 +44,10 @@ class StudyItem:
 
 @dataclass(frozen=True, eq=False)
 class Desk:
-    """What the work on one item needs: the model, how it samples, what is asked, and where draws are kept."""
+    """What the work on one item needs: the model, how it samples, what is asked, and where draws are kept.
+
+    keeper: of the item's own draws. beside: of draws that do not belong to its curve; they have a number of their own.
+    """
 
     engine: Any
     sampling: Any
@@ -52,6 +55,7 @@ class Desk:
     target: Target
     item: StudyItem
     keeper: Keeper
+    beside: Keeper
     stopwatch: Stopwatch
     watch: Callable[[Progress], None]
 
@@ -167,8 +171,11 @@ def run_study(
                 continue
             begin(number, len(items), item.id)
             stopwatch = Stopwatch()
-            with Keeper(run, number, lambda: stopwatch.seconds) as keeper:  # noqa: B023
-                desk = Desk(engine, sampling, spec, spec.target, item, keeper, stopwatch, watch)
+            with (
+                Keeper(run, number, lambda: stopwatch.seconds) as keeper,  # noqa: B023
+                Keeper(run, len(items) + number) as beside,
+            ):
+                desk = Desk(engine, sampling, spec, spec.target, item, keeper, beside, stopwatch, watch)
                 try:
                     if "problem" in item.content:
                         raise UserError(str(item.content["problem"]))
@@ -202,7 +209,7 @@ def result_of(
             failed[item] = (str(failure["kind"]), str(failure["reason"]))
         elif outcome is not None:
             found.append((item, study.read(run, number, target, outcome)))
-    draws = [draw for number in range(len(items)) for draw in run.draws(number).values()]
+    draws = [draw for number in range(2 * len(items)) for draw in run.draws(number).values()]
     return StudyResult(
         study=study.name,
         status="complete" if len(found) + len(failed) == len(items) else "interrupted",
