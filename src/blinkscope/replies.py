@@ -9,11 +9,11 @@ from blinkscope.estimate import streams
 from blinkscope.estimate.source import Draw
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.keeper import Keeper
-from blinkscope.language.engine import Context, Engine, Job, Message, Path
+from blinkscope.language.engine import Ask, Context, Engine, Job, Message, Path
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import Stopwatch, Writer
 
-__all__ = ["Beginning", "Opening", "Path", "Stopwatch", "draw_generation", "draw_replies", "opening_of"]
+__all__ = ["Ask", "Beginning", "Opening", "Path", "Stopwatch", "draw_generation", "draw_replies", "opening_of"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,13 @@ def draw_replies(
     keeper: Keeper,
     stopwatch: Stopwatch,
     purpose: int = streams.FREE,
+    ask: Ask | None = None,
 ) -> Mapping[tuple[int, int], Draw]:
     """``count`` labelled replies from every beginning, by (number of the beginning, replicate).
 
     What the keeper knows already is not drawn again. The feature reads a context's prefill, and the tokens kept, as
-    part of the reply. purpose: of the random streams, see ``estimate/streams.py``.
+    part of the reply. purpose: of the random streams, see ``estimate/streams.py``. ask: a follow-up
+    turn whose answer is read instead.
     """
     writer = Writer(
         engine=engine,
@@ -78,6 +80,7 @@ def draw_replies(
             beginnings[number].path,
             beginnings[number].kept,
             stream=(purpose, keeper.generation, abs(number), replicate),
+            ask=ask,
         )
         for number, replicate in wanted
         if (number, replicate) not in keeper.known

@@ -114,6 +114,7 @@ def _study(commands: Any) -> None:
     _structured(studies)
     _cot(studies, "cot", "windows in chains of thought, and whether they go with wrong answers")
     _cot(studies, "temperature", "windows in chains of thought at several temperatures")
+    _cot(studies, "majority", "does a window help to answer? against a plain vote at equal token cost")
 
 
 def _prefill(studies: Any) -> None:

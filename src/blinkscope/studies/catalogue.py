@@ -16,6 +16,7 @@ STUDIES = {
     "distribution": "distribution:STUDY",
     "cot": "cot:STUDY",
     "temperature": "cot:TEMPERATURE",
+    "majority": "majority:STUDY",
 }
 """Module and name of each study."""
 

@@ -73,7 +73,7 @@ class CotSpec:
         return MethodOptions(self.method, self.fractions, self.resamples)
 
 
-def _items(spec: CotSpec) -> list[StudyItem]:
+def question_list(spec: CotSpec) -> list[StudyItem]:
     items = question_items(spec.data, spec.items, spec.samples, spec.asking.seed)
     if not spec.temperatures:
         return items
@@ -84,7 +84,8 @@ def _items(spec: CotSpec) -> list[StudyItem]:
     ]
 
 
-def _work(desk: Desk) -> Mapping[str, JSON]:
+def looked_into(desk: Desk) -> tuple[Question, Trace]:
+    """An item's question as the model is asked it, and the result for one generation."""
     spec: CotSpec = desk.spec
     content = desk.item.content
     grading = str(content["grading"])
@@ -103,10 +104,16 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     trace = locate_item(desk.keeper, desk.engine, question, desk.target, stopwatch=desk.stopwatch, watch=desk.watch)
     if trace.status == "interrupted":  # the loop keeps what was drawn; the item is not finished
         raise KeyboardInterrupt
+    return question, trace
+
+
+def _work(desk: Desk) -> Mapping[str, JSON]:
+    question, trace = looked_into(desk)
+    content = desk.item.content
+    direct = _direct_answers(desk, question, trace) if desk.spec.direct else []
     place = {name: content.get(name) for name in ("question", "data", "answer", "temperature")}
-    labels = dict.fromkeys([*trace.labels, trace.final_label])
-    direct = _direct_answers(desk, question, trace) if spec.direct else []
-    grades = {label: grade(label, content) for label in dict.fromkeys([*labels, *direct])}
+    labels = dict.fromkeys([*trace.labels, trace.final_label, *direct])
+    grades = {label: grade(label, content) for label in labels}
     return {**place, "grades": grades, "status": trace.status, "direct": direct}  # type: ignore[dict-item]
 
 
@@ -260,5 +267,5 @@ def _sentences(line: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]
     return said
 
 
-STUDY = Study("cot", CotSpec(), _items, _work, _result, _read)
+STUDY = Study("cot", CotSpec(), question_list, _work, _result, _read)
 TEMPERATURE = replace(STUDY, name="temperature", default=CotSpec(temperatures=(0.1, 0.4, 0.7, 1.0)))
