@@ -130,8 +130,8 @@ def _width(span: tuple[int, int]) -> int:
 def _banded(axes: Any, rows: Rows, x: str, colour: str, name: str) -> None:
     """A curve of shares with its interval."""
     places, shares = _columns(rows, x, "share")
-    if all(row["low"] is not None for row in rows):
-        axes.fill_between(places, *_columns(rows, "low", "high"), color=colour, alpha=0.18, lw=0)
+    low, high = ([row["share"] if row[end] is None else row[end] for row in rows] for end in ("low", "high"))
+    axes.fill_between(places, low, high, color=colour, alpha=0.18, lw=0)
     axes.plot(places, shares, color=colour, marker="o", markersize=3.5, lw=1.8, label=shortened(name, NAME_WIDTH))
 
 

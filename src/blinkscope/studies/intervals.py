@@ -39,7 +39,7 @@ def clustered_interval(
     Returns
     -------
     limits : None with fewer than ``FEWEST_CLUSTERS`` clusters, or where the statistic is undefined for more than a
-        tenth of the choices.
+        tenth of the choices, or the same for all of them (a bootstrap cannot see what its sample does not hold).
     """
     members: dict[object, list[int]] = {}
     for i, cluster in enumerate(clusters):
@@ -54,7 +54,7 @@ def clustered_interval(
         value = statistic(chosen)
         if value is not None:
             values.append(value)
-    if len(values) < 0.9 * BOOTSTRAPS:
+    if len(values) < 0.9 * BOOTSTRAPS or min(values) == max(values):
         return None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

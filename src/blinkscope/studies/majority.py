@@ -101,8 +101,9 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
         rows.append({"way": way, "accuracy": float(values.mean()), "low": low, "high": high, "tokens": tokens})
     items = [{"item": item, **{name: o[name] for name in ("has_window", *WAYS)}} for item, o in found]
     summary: dict[str, JSON] = {"analysed": len(found), **{row["way"]: row["accuracy"] for row in rows}}
-    best = max(rows, key=lambda row: row["accuracy"])["way"].replace("_", " ")
-    said = f"Highest accuracy here: {best}; with {len(found)} generations look at the intervals before you believe it."
+    best = max(row["accuracy"] for row in rows)
+    first = ", ".join(row["way"].replace("_", " ") for row in rows if row["accuracy"] == best)
+    said = f"Highest accuracy over {len(found)} generations: {first}; look at the intervals before you believe it."
     return Findings(summary, {"ways": rows, "items": items}, (said,))
 
 
