@@ -57,6 +57,15 @@ class Keeper:
                     self._run.put_document(named(name, self.generation), content)
             self._run.put_document(named("path", self.generation), record.to_json())
 
+    def document(self, name: str) -> JSON:
+        """A stored document of this generation; None where there is none."""
+        return None if self._run is None else self._run.document(named(name, self.generation))
+
+    def put_document(self, name: str, content: Mapping[str, JSON]) -> None:
+        """Store a document of this generation for good."""
+        if self._run is not None:
+            self._run.put_document(named(name, self.generation), content)
+
     def add(self, draw: Draw) -> None:
         self._waiting.append(draw)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:

@@ -29,6 +29,7 @@ from blinkscope.keeper import Keeper, keeping, named, provenance
 from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score, Spelling
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
+from blinkscope.pictured import is_picture_model, locate_picture, stored_picture
 from blinkscope.question import Question, messages
 from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
@@ -68,7 +69,7 @@ def locate(
     *,
     target: Target | None = None,
     run: str | FilePath | None = None,
-    announce: Callable[[Plan], None] = lambda plan: None,
+    announce: Callable[[Any], None] = lambda plan: None,
     watch: Callable[[Progress], None] = lambda progress: None,
     tokenizer: Any = None,
     engine_options: Mapping[str, Any] | None = None,
@@ -80,7 +81,8 @@ def locate(
     Parameters
     ----------
     model : a spelling such as ``smollm2``, ``hf:FOLDER`` or ``toy:fork``, an ``Engine``, or a loaded transformers model
-        (then with its ``tokenizer``). ``replay:FILE`` takes recorded rollouts, which bring their prompt and labels.
+        (then with its ``tokenizer``). ``replay:FILE`` takes recorded rollouts, which bring their prompt and labels;
+        ``diffusion:NAME`` or a ``PictureModel`` looks into a picture, with the options of ``PictureQuestion``.
     prompt : text of a user turn, or chat messages, of which a last assistant message is the generation to analyse; or
         the whole ``Question``.
     target : when to stop and what to call a window.
@@ -97,10 +99,13 @@ def locate(
     UserError : something asked for makes no sense; the message says what.
     EngineError : the model or its machine failed; a run file keeps what was drawn.
     """
+    given = {"prompt": prompt, "tokenizer": tokenizer, "engine_options": engine_options}
+    if is_picture_model(model):
+        options |= {name: value for name, value in {**given, "item": item}.items() if value}
+        return locate_picture(model, target=target, run=run, announce=announce, watch=watch, **options)
     if isinstance(model, str) and model.startswith("replay:"):
         from blinkscope.recorded import locate_recorded
 
-        given = {"prompt": prompt, "tokenizer": tokenizer, "engine_options": engine_options}
         options |= {name: value for name, value in given.items() if value}
         return locate_recorded(model, item, target=target, run=run, announce=announce, watch=watch, **options)
     if item is not None:
@@ -184,6 +189,11 @@ def plan(
 
     Finds or makes the generation and scores it; draws nothing and writes no file.
     """
+    if is_picture_model(model):
+        raise UserError(
+            "there is no plan for pictures: which noise levels are looked at depends on what is drawn. Limit it with "
+            "continuations instead."
+        )
     if isinstance(model, str) and model.startswith("replay:"):
         from blinkscope.recorded import plan_recorded
 
@@ -239,6 +249,9 @@ def stored(path: str | FilePath, *, item: str | None = None, **changes: Any) -> 
 
 def stored_generation(run: Run, generation: int, target: Target) -> Trace:
     """The result for one of the generations in an open run."""
+    picture = stored_picture(run, generation, target)
+    if picture is not None:
+        return picture
     document = run.document(named("path", generation))
     if document is None:
         raise UserError(f"{run.path} does not hold this generation yet: its run was stopped before it was scored.")

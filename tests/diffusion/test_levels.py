@@ -206,4 +206,4 @@ def test_a_label_function_that_fails_is_named() -> None:
         experiment(MODEL, lambda x: [])
     with pytest.raises(UserError, match="returned 3; a label"):
         experiment(MODEL, lambda x: [3] * len(x))  # type: ignore[list-item]
-    assert experiment(MODEL, lambda x: [None] * len(x)).final_label == "(unparsed)"
+    assert experiment(MODEL, lambda x: [None] * len(x)).record.final_label == "(unparsed)"

@@ -6,17 +6,17 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from blinkscope.cli.show import check_places, target_changes, write
+from blinkscope.cli.show import check_places, run_file, target_changes, write
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
 from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
+from blinkscope.pictured import is_picture_model
 from blinkscope.question import Question, messages
 from blinkscope.report.progress import progress_display
 from blinkscope.session import Plan, locate, open_model, plan
@@ -33,6 +33,13 @@ NOT_GIVEN = (None, "", "auto")
 
 
 def command(arguments: argparse.Namespace) -> int:
+    if is_picture_model(arguments.model):
+        from blinkscope.cli import picture
+
+        return picture.command(arguments)
+    for name in ("image", "times"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name} belongs to pictures; it needs --model diffusion:NAME.")
     if arguments.model.startswith("replay:"):
         return _recorded(arguments)
     if arguments.item is not None:
@@ -52,7 +59,7 @@ def command(arguments: argparse.Namespace) -> int:
     )
     changes = _sampling(arguments)
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
-    run = _run_file(arguments)
+    run = run_file(arguments)
     check_places(arguments.report, run)
     with progress_display(sys.stderr) as display:
         display.stage(f"loading {arguments.model}")
@@ -78,7 +85,7 @@ def _recorded(arguments: argparse.Namespace) -> int:
     target = replace(Target(), **target_changes(arguments))
     if arguments.plan:
         return _planned(plan(arguments.model, item=arguments.item, seed=arguments.seed), arguments)
-    run = _run_file(arguments)
+    run = run_file(arguments)
     check_places(arguments.report, run)
     with progress_display(sys.stderr) as display:
         trace = locate(
@@ -101,10 +108,6 @@ def recorded_method(arguments: argparse.Namespace) -> MethodOptions | str | None
     """The method for recorded rollouts; what is not said follows from what was recorded."""
     said = arguments.fractions is not None or arguments.resamples is not None
     return _method(arguments) if said else arguments.method
-
-
-def _run_file(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.output or datetime.now().strftime("blinkscope-%Y-%m-%d-%H%M%S.db"))
 
 
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:

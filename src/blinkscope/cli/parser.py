@@ -71,7 +71,7 @@ def _locate(commands: Any) -> None:
     )
     p.add_argument("prompt", nargs="?", metavar="PROMPT", help="text of one user turn")
     what = p.add_argument_group("what is asked")
-    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, toy:NAME, replay:FILE ...")
+    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, toy:NAME, diffusion:NAME ...")
     what.add_argument("--item", metavar="ID", help="which generation of replay:FILE; the first one by default")
     what.add_argument("--feature", help="how outcomes are told apart; see 'blinkscope features'")
     what.add_argument("--ask", metavar="TEXT", help="follow-up question, answered at temperature 0 and labelled")
@@ -79,6 +79,8 @@ def _locate(commands: Any) -> None:
     what.add_argument("--prefill", metavar="TEXT", default="", help="beginning of the reply, given")
     what.add_argument("--messages", metavar="FILE", help="chat messages as a JSON list of {role, content}")
     what.add_argument("--generation", metavar="FILE", help="text of the generation to analyse, instead of a fresh one")
+    what.add_argument("--image", metavar="FILE", help="of diffusion models: the picture to look into, not a fresh one")
+    what.add_argument("--times", metavar="T,T,...", help="of diffusion models: look at these OU times only")
     what.add_argument("--seed", type=int, default=0)
     sampling = p.add_argument_group("sampling (the model's own settings where not given)")
     _sampling(sampling)
@@ -289,7 +291,7 @@ def _models(commands: Any) -> None:
 
 
 def _methods(p: Any) -> None:
-    p.add_argument("--method", help="divergence (default), grid or bisect")
+    p.add_argument("--method", help="divergence (default), grid, bisect; pictures: forward-reverse (default), clone")
     p.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
     p.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
     p.add_argument("--labels", type=int, default=12, help="most frequent labels kept apart (default 12)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ def check_places(report: str | None, run: str | Path) -> None:
     check_place(Path(run))
     if report is not None and check_target(report).resolve() == Path(run).resolve():
         raise UserError(f"{report} is the run file and the report too; give the report another name.")
+
+
+def run_file(arguments: argparse.Namespace) -> Path:
+    """The run file to write: the one that was named, or one named after the time in the current folder."""
+    return Path(arguments.output or datetime.now().strftime("blinkscope-%Y-%m-%d-%H%M%S.db"))
 
 
 def write(trace: Trace, arguments: argparse.Namespace) -> None:

@@ -35,6 +35,7 @@ class NoiseLevels:
 
     strata: one for every number of reverse steps taken 0 .. N - 1, which is its key; row N is the finished sample.
     error: largest standard deviation that a row may keep.
+    positions: the only rows to look at, besides the last; None looks coarsely first and refines.
     """
 
     strata: tuple[Stratum, ...]
@@ -43,6 +44,7 @@ class NoiseLevels:
     seed: int
     error: float
     generation: int = 0
+    positions: tuple[int, ...] | None = None
     adaptive: bool = field(default=False, init=False)  # it stops by itself, when no level is wanted any more
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
@@ -53,7 +55,7 @@ class NoiseLevels:
             posterior = self.estimate(draws)  # the few particles may have been lucky
         sd = posterior.sd[:-1].max(axis=1)
         if (sd <= self.error).all():
-            return _pilot(between(posterior))
+            return _pilot(between(posterior) if self.positions is None else ())
         rows, _, counts = self._counts(draws)
         wanted = []
         for i in np.flatnonzero(sd > self.error):
@@ -75,6 +77,8 @@ class NoiseLevels:
         return Posterior(np.asarray([*rows, len(self.strata)], dtype=float), labels, joint.mean(axis=0), joint)
 
     def _coarse(self) -> tuple[int, ...]:
+        if self.positions is not None:
+            return self.positions
         steps = len(self.strata)
         return tuple(sorted({round(steps * i / COARSE) for i in range(COARSE)}))
 

@@ -18,21 +18,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from blinkscope.diffusion.levels import NoiseLevels
+from blinkscope.diffusion.record import PictureRecord, Samples, compact, thumbnail
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop, streams
-from blinkscope.estimate.loop import Outcome, Progress
+from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON, Draw, Order, Stratum
-from blinkscope.estimate.trace import Cost, Target, Trace
+from blinkscope.estimate.trace import Target, Trace
 from blinkscope.feature import UNPARSED
 
-Samples = np.ndarray[Any, Any]
 Rngs = Sequence[np.random.Generator]
 Labeller = Callable[[Samples], Sequence[str | None]]
 """Labels of finished samples, first axis n; None where there is nothing to read."""
@@ -114,9 +113,10 @@ class LevelSource:
         levels = np.array([self.sampler.steps - position for position, _ in wanted])
         noisy = np.stack([self._noisy(rng, int(level)) for rng, level in zip(rngs, levels, strict=True)])
         for rows, finished in self.sampler.reverse_batches(noisy, levels, rngs):
-            for row, label in zip(rows, read(self.label, finished), strict=True):
+            for row, label, sample in zip(rows, read(self.label, finished), finished, strict=True):
                 position, replicate = wanted[row]
-                yield Draw(position, replicate, label, self.sampler.cost(int(levels[row])))
+                cost = self.sampler.cost(int(levels[row]))
+                yield Draw(position, replicate, label, cost, payload=thumbnail(sample))
 
     def _noisy(self, rng: np.random.Generator, level: int) -> Samples:
         return self.sampler.noise(rng, self.sample, level) if self.path is None else self.path[level]
@@ -124,47 +124,10 @@ class LevelSource:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """One sample and how it is looked at: everything that the loop needs, and what turns its outcome into a result.
-
-    labels: most frequent labels kept apart. path: see ``LevelSource``. settings: what was asked, for display.
-    """
+    """One sample and how it is looked at: what the loop draws from, and what turns its outcome into a result."""
 
     source: LevelSource
-    final_label: str
-    labels: int
-    drawn_here: bool
-    settings: Mapping[str, JSON] = field(default_factory=dict)
-
-    def method_of_loop(self, target: Target) -> NoiseLevels:
-        source = self.source
-        return NoiseLevels(
-            source.strata, self.final_label, self.labels, source.seed, target.error, generation=source.generation
-        )
-
-    def trace(self, outcome: Outcome, target: Target, *, seconds: float = 0.0, model_seconds: float = 0.0) -> Trace:
-        """The result that the outcome of the loop amounts to."""
-        sampler, clone = self.source.sampler, self.source.path is not None
-        outside = sampler.outside_theory
-        evaluations = sum(draw.cost for draw in outcome.draws) + (sampler.cost(sampler.steps) if self.drawn_here else 0)
-        return Trace(
-            settings=self.settings,
-            text="",
-            steps=(),
-            final_label=self.final_label,
-            posterior=outcome.posterior,
-            draws=outcome.draws,
-            target=replace(target, estimator="pooled"),  # levels share their data
-            status=outcome.status,
-            cost=Cost(
-                continuations=len(outcome.draws),
-                network_evaluations=round(evaluations),
-                seconds=seconds,
-                model_seconds=model_seconds,
-            ),
-            notes=() if outside is None else (f"outside the theory: {outside}",),
-            kind="path" if clone else "forward-reverse",
-            times=sampler.times[sampler.steps - outcome.posterior.index.astype(int)],
-        )
+    record: PictureRecord
 
 
 def experiment(
@@ -175,16 +138,25 @@ def experiment(
     method: MethodName = "forward-reverse",
     seed: int = 0,
     labels: int = 12,
+    times: Sequence[float] | None = None,
     settings: Mapping[str, JSON] | None = None,
 ) -> Experiment:
     """Draw a sample, or take the given one, and make ready to look into it.
 
+    Parameters
+    ----------
+    labels : most frequent labels kept apart.
+    times : look at the levels nearest to these times only; None lets the method choose.
+    settings : what was asked, for display.
+
     Raises
     ------
-    UserError : an unknown method, a sample of another shape or with NaN, a label function that returns something else.
+    UserError : an unknown method, a sample of another shape or with NaN, a time outside the schedule, a label function
+        that returns something else.
     """
     if method not in METHODS:
         raise UserError(f"there is no method {method!r} for noise levels; choose one of {', '.join(METHODS)}.")
+    positions = None if times is None else positions_of(sampler, times)
     rng = streams.stream(seed, streams.GENERATION, GENERATION)
     if sample is None:
         path = sampler.reverse_paths([rng])[0]
@@ -196,9 +168,44 @@ def experiment(
                 f"{sampler.shape}."
             )
         path = sampler.forward_path(rng, given)
-    source = LevelSource(sampler, label, path[0], path if method == "clone" else None, seed)
+    path = compact(path)
     (final,) = read(label, path[:1])
-    return Experiment(source, final, labels, sample is None, {"method": method, "seed": seed, **(settings or {})})
+    record = PictureRecord(
+        settings={"method": method, "seed": seed, **(settings or {})},
+        path=path,
+        clone=method == "clone",
+        final_label=final,
+        labels=labels,
+        seed=seed,
+        times=tuple(float(t) for t in sampler.times),
+        costs=tuple(float(sampler.cost(level)) for level in range(sampler.steps + 1)),
+        drawn_here=sample is None,
+        positions=positions,
+        outside=sampler.outside_theory,
+        generation=GENERATION,
+    )
+    return Experiment(source_of(record, sampler, label), record)
+
+
+def source_of(record: PictureRecord, sampler: LevelSampler, label: Labeller) -> LevelSource:
+    """What the draws of a record come from."""
+    return LevelSource(
+        sampler, label, record.path[0], record.path if record.clone else None, record.seed, record.generation
+    )
+
+
+def positions_of(sampler: LevelSampler, times: Sequence[float]) -> tuple[int, ...]:
+    """Numbers of reverse steps after which the sampler is at the levels nearest to these times."""
+    known = np.asarray(sampler.times, dtype=float)
+    if not len(times):
+        raise UserError("there are no times to look at; give at least one, or leave them out.")
+    for t in times:
+        if not known[1] <= t <= known[-1]:
+            raise UserError(
+                f"time {t:g} is outside the schedule, whose noise levels lie between {known[1]:.4g} and {known[-1]:g}."
+            )
+    nearest = [int(np.argmin(np.abs(known[1:] - t))) + 1 if np.isfinite(t) else sampler.steps for t in times]
+    return tuple(sorted({sampler.steps - level for level in nearest}))
 
 
 def locate_sample(
@@ -217,12 +224,12 @@ def locate_sample(
     label : from finished samples to their labels.
     target : when to stop and what to call a window; ``generated_tokens`` limits network evaluations.
     watch : called with the progress.
-    options : ``sample``, ``method``, ``seed``, ``labels`` and ``settings`` of ``experiment``.
+    options : ``sample``, ``method``, ``seed``, ``labels``, ``times`` and ``settings`` of ``experiment``.
     """
     started, target = time.perf_counter(), target or Target()
     prepared = experiment(sampler, label, **options)
-    outcome = loop.run(prepared.source, prepared.method_of_loop(target), target, watch=watch)
-    return prepared.trace(outcome, target, seconds=time.perf_counter() - started)
+    outcome = loop.run(prepared.source, prepared.record.method_of_loop(target), target, watch=watch)
+    return prepared.record.trace(outcome, target, seconds=time.perf_counter() - started)
 
 
 def read(label: Labeller, samples: Samples) -> list[str]:

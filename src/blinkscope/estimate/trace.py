@@ -120,6 +120,7 @@ class Trace:
     comparison: the curve that recorded forks predict beside recorded free continuations; None without such a record.
     kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one sample.
     times: of diffusion models, the time of each row in the theory: OU time, or the masking probability; else None.
+    states: of diffusion models, the sample at each row, shape (rows, ...); the last is the sample itself.
     """
 
     settings: Mapping[str, JSON]
@@ -138,6 +139,7 @@ class Trace:
     comparison: Mapping[str, JSON] | None = None
     kind: Literal["path", "forward-reverse"] = "path"
     times: Float[np.ndarray, " rows"] | None = None
+    states: np.ndarray[Any, Any] | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -210,6 +212,16 @@ class Trace:
         """The text that a window covers."""
         return "".join(step.text for step in self.steps[window.start : window.end])
 
+    @property
+    def _generation(self) -> dict[str, Any]:
+        """What was analysed: a text with its tokens, or a picture by the name of its file."""
+        if self.states is not None:
+            return {"file": self.settings.get("image"), "shape": list(self.states.shape[1:])}
+        return {
+            "text": self.text,
+            "tokens": [{"id": s.id, "text": s.text, "p": s.p, "off_path": s.off_path} for s in self.steps],
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object of ``locate --json``; two results are equal when they agree in everything but ``timing``."""
         low, high = self.band
@@ -218,10 +230,7 @@ class Trace:
             "status": self.status,
             **self.settings,
             "estimator": self.target.estimator,
-            "generation": {
-                "text": self.text,
-                "tokens": [{"id": s.id, "text": s.text, "p": s.p, "off_path": s.off_path} for s in self.steps],
-            },
+            "generation": self._generation,
             "labels": list(self.labels),
             "final_label": self.final_label,
             "curve": {

@@ -11,6 +11,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.trace import Trace
 from blinkscope.keeper import named
+from blinkscope.pictured import DOCUMENT
 from blinkscope.runs.store import Run
 from blinkscope.session import items_of, stored_generation, target_of
 
@@ -55,5 +56,7 @@ def stored_generations(path: str | Path, item: str | None = None, **changes: Any
             record = PathRecord.from_json(document)
             sampled = run.spec.identity.get("generation") is None and record.limits is None
             yield StoredGeneration(name, stored_generation(run, number, target), record, sampled)
+        if not found and run.document(DOCUMENT) is not None:
+            raise UserError(f"{path} holds a picture; exports are of texts. Use blinkscope show --json.")
         if not found:
             raise UserError(f"{path} holds no scored generation yet; go on with the run first.")

@@ -72,12 +72,19 @@ class PythonFunction:
         return f"python:{self.module}:{self.function}"
 
     def label(self, reply: Reply) -> str | None:
-        answer = self._worker.ask(well_formed(reply.text), self.time_limit)
+        return self._label({"text": well_formed(reply.text)}, _beginning(reply))
+
+    def label_array(self, array: Any) -> str | None:
+        """The label of a numpy array, which the function is called with instead of a text; a picture, for instance."""
+        return self._label({"array": array.tolist()}, f"it was given an array of shape {array.shape}")
+
+    def _label(self, content: dict[str, Any], shown: str) -> str | None:
+        answer = self._worker.ask(content, self.time_limit)
         if "missing" in answer:
             raise UserError(f"feature {self.name!r}: {answer['missing']}.")
         if "trouble" in answer:
-            raise _trouble(self.name, answer["trouble"], reply)
-        return _checked(self.name, answer["label"], reply)
+            raise _trouble(self.name, answer["trouble"], shown)
+        return _checked(self.name, answer["label"], shown)
 
 
 def feature_of(function: Callable[[str], str | None]) -> Feature[Reply]:
@@ -103,22 +110,26 @@ class _CallableFeature:
         try:
             label = self.function(well_formed(reply.text))
         except Exception as error:
-            raise _trouble(self.name, python_worker.raised(error), reply) from error
+            raise _trouble(self.name, python_worker.raised(error), _beginning(reply)) from error
         if label is not None and not isinstance(label, str):
-            raise _trouble(self.name, python_worker.returned(label), reply)
-        return _checked(self.name, label, reply)
+            raise _trouble(self.name, python_worker.returned(label), _beginning(reply))
+        return _checked(self.name, label, _beginning(reply))
 
 
-def _checked(name: str, label: str | None, reply: Reply) -> str | None:
+def _checked(name: str, label: str | None, shown: str) -> str | None:
     if label is None:
         return None
     if not label.strip():
-        raise _trouble(name, f"returned {label!r}; a label has characters to see, or is None", reply)
+        raise _trouble(name, f"returned {label!r}; a label has characters to see, or is None", shown)
     return cut(well_formed(label), MAX_LABEL)
 
 
-def _trouble(name: str, trouble: str, reply: Reply) -> UserError:
-    return UserError(f"feature {name!r} {trouble}; the reply begins {cut(reply.text, _FIRST_WORDS)!r}.")
+def _trouble(name: str, trouble: str, shown: str) -> UserError:
+    return UserError(f"feature {name!r} {trouble}; {shown}.")
+
+
+def _beginning(reply: Reply) -> str:
+    return f"the reply begins {cut(reply.text, _FIRST_WORDS)!r}"
 
 
 class _Worker:
@@ -129,14 +140,14 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def ask(self, text: str, time_limit: float) -> dict[str, Any]:
-        """The worker's answer about one text: ``label``, ``trouble`` or ``missing``."""
+    def ask(self, content: dict[str, Any], time_limit: float) -> dict[str, Any]:
+        """The worker's answer about one ``text`` or ``array``: ``label``, ``trouble`` or ``missing``."""
         with self._lock:
             if self._process is None:
                 greeting = self._start()
                 if greeting:
                     return greeting
-            return self._exchange({"text": text}, time_limit)
+            return self._exchange(content, time_limit)
 
     def _start(self) -> dict[str, Any]:
         try:

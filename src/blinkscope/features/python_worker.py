@@ -1,8 +1,9 @@
 """The process in which a user's function runs; ``features/python.py`` starts it as a script and talks to it.
 
-One JSON object a line each way. In: first ``{"path", "module", "function"}``, then ``{"text"}`` for each reply. Out:
-``{"label"}``, ``{"trouble"}`` (the function went wrong) or ``{"missing"}`` (there is no such function). Nothing is
-pickled. It imports the standard library only, so that the user's module finds a fresh interpreter.
+One JSON object a line each way. In: first ``{"path", "module", "function"}``, then ``{"text"}`` for each reply, or
+``{"array"}``, nested lists, for each picture. Out: ``{"label"}``, ``{"trouble"}`` (the function went wrong) or
+``{"missing"}`` (there is no such function). Nothing is pickled. It imports the standard library only, so that the
+user's module finds a fresh interpreter, and numpy where the first array comes.
 """
 
 from __future__ import annotations
@@ -60,11 +61,20 @@ def main() -> None:
     answer({})
     while line := lines.get():
         try:
-            label = function(json.loads(line)["text"])
+            label = function(_argument(json.loads(line)))
         except BaseException as error:
             answer({"trouble": raised(error)})
             continue
         answer({"label": label} if label is None or isinstance(label, str) else {"trouble": returned(label)})
+
+
+def _argument(request: dict[str, Any]) -> Any:
+    """What the function is called with."""
+    if "text" in request:
+        return request["text"]
+    import numpy as np
+
+    return np.asarray(request["array"])
 
 
 def _private_channels() -> tuple[BinaryIO, BinaryIO]:
@@ -86,7 +96,7 @@ def _read(incoming: BinaryIO, lines: queue.SimpleQueue[bytes]) -> None:
     os._exit(1)
 
 
-def _load(module_name: str, function_name: str) -> Callable[[str], Any]:
+def _load(module_name: str, function_name: str) -> Callable[[Any], Any]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from blinkscope.estimate.trace import Trace
-from blinkscope.report import summary
+from blinkscope.report import pictures, summary
 from blinkscope.report.text import shortened, visible
 from blinkscope.window import TokenWindow
 
@@ -35,7 +35,8 @@ def print_trace(trace: Trace, file: IO[str], *, width: int | None = None) -> Non
 
     console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
     windows = trace.windows()
-    write_parts(_parts(trace, windows, console), console)
+    parts = _parts(trace, windows, console) if trace.times is None else _picture_parts(trace, windows)
+    write_parts(parts, console)
 
 
 def write_parts(parts: Sequence[RenderableType], console: Console) -> None:
@@ -73,6 +74,54 @@ def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> li
     if trace.comparison is not None:
         parts += [Text(), Text(summary.agreement(trace.comparison)), *_furthest(trace.comparison)]
     return parts
+
+
+def _picture_parts(trace: Trace, windows: Sequence[TokenWindow]) -> list[RenderableType]:
+    """A picture's result: a row for every noise level that was looked at."""
+    from rich.text import Text
+
+    parts: list[RenderableType] = [
+        Text(summary.settings(trace), style="dim"),
+        Text(),
+        Text(pictures.answer(trace)),
+        Text(pictures.METHODS[trace.kind], style="dim"),
+        _levels(trace, windows),
+        Text(pictures.finding(trace), style="bold"),
+        Text(),
+        Text(pictures.cost(trace)),
+        Text(summary.error(trace)),
+    ]
+    return parts + [Text(f"Note: {visible(note, keep='')}") for note in trace.notes]
+
+
+def _levels(trace: Trace, windows: Sequence[TokenWindow]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    final = trace.labels.index(trace.final_label)
+    low, high = trace.band
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    said = shortened(trace.final_label, summary.LABEL_WIDTH)
+    for heading, right in (
+        ("step", True),
+        ("time", True),
+        (f"P({said}) [{trace.target.level:.0%}]", True),
+        ("", False),
+        ("all labels", False),
+    ):
+        table.add_column(heading, justify="right" if right else "left")
+    for row, position in enumerate(trace.posterior.index.astype(int)):
+        inside = any(window.start <= position <= window.end for window in windows)
+        cells = (
+            str(position),
+            pictures.said_time(pictures.time_at(trace, position)),
+            f"{trace.curve[row, final]:.2f} [{low[row, final]:.2f}, {high[row, final]:.2f}]",
+            "|" if inside else "",
+            summary.law(dict(zip(trace.labels, trace.curve[row].tolist(), strict=True))),
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
 
 
 def _furthest(comparison: Mapping[str, Any], most: int = 5) -> list[RenderableType]:

@@ -1,0 +1,67 @@
+"""``blinkscope locate`` for diffusion models."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from blinkscope.cli.show import check_places, run_file, target_changes, write
+from blinkscope.errors import UserError
+from blinkscope.estimate.trace import Target
+from blinkscope.pictured import PicturePlan, locate_picture, times_of
+from blinkscope.report.progress import progress_display
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OF_TEXTS = (
+    *("prompt", "item", "ask", "system", "prefill", "messages", "generation", "temperature", "top_p", "top_k"),
+    *("min_p", "max_new_tokens", "stop", "fractions", "resamples", "estimator", "device", "dtype", "batch_bytes"),
+)
+"""What can be asked of a text, but not of a picture."""
+NOT_GIVEN = (None, "", "auto")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    for name in OF_TEXTS:
+        if getattr(arguments, name) not in NOT_GIVEN:
+            option = "a prompt" if name == "prompt" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} makes no sense with {arguments.model}, which makes pictures; leave it out.")
+    if arguments.plan:
+        raise UserError(
+            "there is no plan for pictures: which noise levels are looked at depends on what is drawn. Limit it with "
+            "--continuations instead."
+        )
+    options: dict[str, Any] = {
+        "image": arguments.image,
+        "feature": arguments.feature,
+        "times": None if arguments.times is None else times_of(arguments.times),
+        "seed": arguments.seed,
+        "labels": arguments.labels,
+        **({} if arguments.method is None else {"method": arguments.method}),
+    }
+    target = replace(Target(), **target_changes(arguments))
+    run: Path = run_file(arguments)
+    check_places(arguments.report, run)
+    with progress_display(sys.stderr) as display:
+        display.stage(f"loading {arguments.model}")
+        trace = locate_picture(
+            arguments.model, target=target, run=run, announce=_announce, watch=display.update, **options
+        )
+    write(trace, arguments)
+    print(f"run file: {run}", file=sys.stderr)
+    return 1 if trace.status == "interrupted" else 0
+
+
+def _announce(plan: PicturePlan) -> None:
+    """What the run can cost, before it costs anything."""
+    already = f", {plan.known_draws:,} of them drawn before" if plan.known_draws else ""
+    print(
+        f"{plan.record.steps} noise levels; at most about {plan.most_draws:,} continuations for each that is looked at"
+        f"{already}, of {plan.largest:g} network evaluations or fewer",
+        file=sys.stderr,
+    )
+    for note in plan.notes:
+        print(f"note: {note}", file=sys.stderr)

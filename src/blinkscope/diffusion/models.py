@@ -1,0 +1,111 @@
+"""What ``--model diffusion:NAME`` names: models of pictures with the labels that they bring."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from blinkscope.diffusion.digits import SHAPE, WEIGHTS, load_digits_model, load_scans
+from blinkscope.diffusion.exact import EmpiricalData
+from blinkscope.diffusion.gaussian import GaussianDiffusion
+from blinkscope.diffusion.pictures import Labeller, LevelSampler
+from blinkscope.diffusion.record import Samples
+from blinkscope.diffusion.schedules import cosine_times
+from blinkscope.errors import UserError
+
+SCHEME = "diffusion:"
+NEAR = 1e-3  # OU time at which a scan's nearest neighbour is as good as certain
+
+
+@dataclass(frozen=True, eq=False)
+class PictureModel:
+    """A diffusion model, ready to use.
+
+    name: as results and run files spell it.
+    label: from finished samples to the model's own labels; None where it brings none.
+    digest: of its weights or data, so that a changed model under the same name is noticed.
+    """
+
+    name: str
+    sampler: LevelSampler
+    label: Labeller | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What can stand behind the name of a model, as ``?steps=50&eta=1``.
+
+    digit: draw this class only; -1 draws all.
+    """
+
+    steps: int = 50
+    eta: float = 1.0
+    digit: int = -1
+
+    @classmethod
+    def read(cls, name: str, query: str, allowed: tuple[str, ...]) -> Parameters:
+        kinds: Mapping[str, type[int] | type[float]] = {"steps": int, "eta": float, "digit": int}
+        given: dict[str, int | float] = {}
+        for key, _, text in (pair.partition("=") for pair in query.split("&") if pair):
+            if key not in allowed:
+                raise UserError(f"{name} has no parameter {key!r}; it takes {', '.join(allowed)}.")
+            if key in given:
+                raise UserError(f"{name}: {key} is given twice; give it once.")
+            try:
+                given[key] = kinds[key](text)
+            except ValueError:
+                raise UserError(f"{name}: {key} is {text!r}; it must be a number.") from None
+        return cls(**given)  # type: ignore[arg-type]
+
+
+def open_pictures(spec: str) -> PictureModel:
+    """The model that ``diffusion:NAME?key=value`` names.
+
+    Raises
+    ------
+    UserError : there is no such model or parameter.
+    MissingExtra : a package that it needs is not installed.
+    """
+    name, _, query = spec.removeprefix(SCHEME).partition("?")
+    if name not in MODELS:
+        raise UserError(f"there is no diffusion model {name!r}; there are {', '.join(SCHEME + n for n in MODELS)}.")
+    return MODELS[name](query)
+
+
+def _digits(query: str) -> PictureModel:
+    asked = Parameters.read("diffusion:digits", query, ("steps", "eta", "digit"))
+    model = load_digits_model()
+    denoise = model.denoiser(None if asked.digit == -1 else asked.digit)
+    of_class = "" if asked.digit == -1 else f"&digit={asked.digit}"
+    weights = (resources.files("blinkscope.diffusion") / "weights" / WEIGHTS).read_bytes()
+    return PictureModel(
+        f"diffusion:digits?steps={asked.steps}&eta={asked.eta:g}{of_class}",
+        GaussianDiffusion(denoise, cosine_times(asked.steps), SHAPE, asked.eta),
+        model.label,
+        hashlib.sha256(weights).hexdigest(),
+    )
+
+
+def _scans(query: str) -> PictureModel:
+    asked = Parameters.read("diffusion:scans", query, ("steps", "eta"))
+    known, _ = load_scans()
+    data = EmpiricalData(known.pictures, tuple(str(digit) for digit in known.digits))
+
+    def nearest(pictures: Samples) -> list[str]:
+        signal = np.exp(-NEAR)
+        return [data.names[k] for k in data.posterior(signal * pictures, NEAR).argmax(axis=1)]
+
+    return PictureModel(
+        f"diffusion:scans?steps={asked.steps}&eta={asked.eta:g}",
+        GaussianDiffusion(data.denoise, cosine_times(asked.steps), SHAPE, asked.eta),
+        nearest,
+        hashlib.sha256(known.pictures.tobytes() + known.digits.tobytes()).hexdigest(),
+    )
+
+
+MODELS: Mapping[str, Callable[[str], PictureModel]] = {"digits": _digits, "scans": _scans}

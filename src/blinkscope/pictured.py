@@ -1,0 +1,239 @@
+"""The analysis of a picture: what ``session`` does for a text, for ``diffusion:NAME`` and ``diffusers:PATH``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blinkscope.diffusion.images import read_image
+from blinkscope.diffusion.models import PictureModel, open_pictures
+from blinkscope.diffusion.pictures import Labeller, LevelSampler, MethodName, Rngs, experiment, source_of
+from blinkscope.diffusion.record import PictureRecord, Samples
+from blinkscope.errors import UserError
+from blinkscope.estimate import loop
+from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.source import JSON
+from blinkscope.estimate.trace import Target, Trace
+from blinkscope.keeper import keeping, named, provenance
+from blinkscope.language.strata import Stopwatch
+from blinkscope.question import check_labels_and_seed
+from blinkscope.runs.spec import Spec
+from blinkscope.runs.store import Run
+
+SCHEMES = ("diffusion:", "diffusers:")
+DOCUMENT = "picture"
+"""Name of a picture's record in a run file."""
+OWN_LABELS = "class"
+
+
+@dataclass(frozen=True)
+class PictureQuestion:
+    """What is asked of a diffusion model: the identity of a run, apart from the model itself.
+
+    image: file of the picture to look into, or its array; None draws one.
+    feature: ``class`` for the model's own labels, ``python:MODULE:FUNCTION``, or a function from pictures, shape
+        (n, ...), to their labels.
+    times: the only times (OU time, or masking probability) to look at; None lets the method choose.
+    """
+
+    image: str | Path | Samples | None = None
+    feature: str | Labeller | None = None
+    method: MethodName = "forward-reverse"
+    seed: int = 0
+    labels: int = 12
+    times: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_labels_and_seed(self.labels, self.seed)
+
+
+@dataclass(frozen=True)
+class PicturePlan:
+    """What is known before the first draw.
+
+    largest: network evaluations of one draw from pure noise.
+    most_draws: how many a level takes at most, were it read by itself: 1 / (4 error^2).
+    """
+
+    record: PictureRecord
+    largest: float
+    most_draws: int
+    known_draws: int
+    notes: tuple[str, ...] = ()
+
+
+def is_picture_model(model: object) -> bool:
+    """Whether a model names, or is, one of pictures."""
+    return isinstance(model, PictureModel) or (isinstance(model, str) and model.startswith(SCHEMES))
+
+
+def locate_picture(
+    model: str | PictureModel,
+    *,
+    target: Target | None = None,
+    run: str | Path | None = None,
+    announce: Callable[[PicturePlan], None] = lambda plan: None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Trace:
+    """Say at which noise levels a picture was decided; see ``locate``.
+
+    Parameters
+    ----------
+    model : ``diffusion:NAME?key=value``, or a ``PictureModel``.
+    options : fields of ``PictureQuestion`` and of ``Target``; ``generated_tokens`` limits network evaluations.
+    """
+    question, target = _split(target, options)
+    opened = open_pictures(model) if isinstance(model, str) else model
+    stopwatch = Stopwatch()
+    sampler, (label, feature) = _Timed(opened.sampler, stopwatch), labeller(question, opened)
+    sample = _sample(question, sampler)
+    spec = _spec(question, opened, feature, sample, target)
+    with keeping(run, spec, lambda: stopwatch.seconds) as keeper:
+        document = keeper.document(DOCUMENT)
+        if document is None:
+            settings = {key: spec.identity[key] for key in ("model", "feature", "image")}
+            record = experiment(
+                sampler,
+                label,
+                sample=sample,
+                method=question.method,
+                seed=question.seed,
+                labels=question.labels,
+                times=question.times,
+                settings=settings,
+            ).record
+            keeper.put_document(DOCUMENT, record.to_json())
+        else:
+            record = PictureRecord.from_json(document)
+        most = int(np.ceil(0.25 / target.error**2))
+        announce(PicturePlan(record, record.costs[-1], most, len(keeper.known), keeper.notes))
+        outcome = loop.run(
+            source_of(record, sampler, label),
+            record.method_of_loop(target),
+            target,
+            known=keeper.known,
+            record=keeper.add,
+            watch=watch,
+        )
+        keeper.finish(outcome.status)
+        seconds, model_seconds = keeper.spent
+    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+
+
+def stored_picture(run: Run, generation: int, target: Target) -> Trace | None:
+    """The result for a picture in an open run; None where this generation is no picture."""
+    document = run.document(named(DOCUMENT, generation))
+    if document is None:
+        return None
+    record = PictureRecord.from_json(document)
+    outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws(generation))
+    seconds, model_seconds = run.spent(generation)
+    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+
+
+def labeller(question: PictureQuestion, model: PictureModel) -> tuple[Labeller, str]:
+    """What labels finished pictures, and its name."""
+    asked = question.feature
+    if asked is None or asked == OWN_LABELS:
+        if model.label is None:
+            raise UserError(
+                f"{model.name} brings no labels; say how its pictures are told apart with python:MODULE:FUNCTION, a "
+                "function from an array of shape (channels, height, width) to a label."
+            )
+        return model.label, OWN_LABELS
+    if isinstance(asked, str):
+        from blinkscope.features.python import PythonFunction
+
+        scheme, _, rest = asked.partition(":")
+        if scheme != "python":
+            raise UserError(f"there is no feature {asked!r} of pictures; use class or python:MODULE:FUNCTION.")
+        function = PythonFunction.open(rest)
+        return lambda pictures: [function.label_array(picture) for picture in pictures], function.name
+    return asked, f"callable:{getattr(asked, '__qualname__', type(asked).__qualname__)}"
+
+
+def _split(target: Target | None, options: Mapping[str, Any]) -> tuple[PictureQuestion, Target]:
+    of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
+    of_question = {name: value for name, value in options.items() if name not in of_target}
+    for name in of_question:
+        if name not in PictureQuestion.__dataclass_fields__:
+            known = ", ".join((*PictureQuestion.__dataclass_fields__, *Target.__dataclass_fields__))
+            raise UserError(f"{name} makes no sense with a diffusion model; leave it out. There are {known}.")
+    return PictureQuestion(**of_question), replace(target or Target(), **of_target)
+
+
+def _sample(question: PictureQuestion, sampler: LevelSampler) -> Samples | None:
+    image = question.image
+    return read_image(Path(image), sampler.shape) if isinstance(image, (str, Path)) else image
+
+
+def _spec(question: PictureQuestion, model: PictureModel, feature: str, sample: Samples | None, target: Target) -> Spec:
+    image: JSON = None
+    if sample is not None:
+        image = Path(question.image).name if isinstance(question.image, (str, Path)) else "an array"
+    content = None if sample is None else hashlib.sha256(np.ascontiguousarray(sample, dtype=float).tobytes())
+    identity: dict[str, JSON] = {
+        "model": model.name,
+        "weights": model.digest,
+        "feature": feature,
+        "image": image,
+        "image_digest": content.hexdigest() if content else None,
+        "method": question.method,
+        "seed": question.seed,
+        "labels": question.labels,
+        "times": None if question.times is None else [str(float(t)) for t in question.times],
+    }
+    return Spec(identity=identity, target=asdict(target), provenance=provenance())
+
+
+@dataclass(frozen=True, eq=False)
+class _Timed:
+    """A sampler whose work is timed; labels and the store are not part of it."""
+
+    sampler: LevelSampler
+    stopwatch: Stopwatch
+
+    @property
+    def steps(self) -> int:
+        return self.sampler.steps
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.sampler.shape
+
+    @property
+    def times(self) -> np.ndarray:
+        return self.sampler.times
+
+    @property
+    def outside_theory(self) -> str | None:
+        return self.sampler.outside_theory
+
+    def cost(self, level: int) -> float:
+        return self.sampler.cost(level)
+
+    def noise(self, rng: np.random.Generator, sample: Samples, level: int) -> Samples:
+        return self.sampler.noise(rng, sample, level)
+
+    def forward_path(self, rng: np.random.Generator, sample: Samples) -> Samples:
+        return self.sampler.forward_path(rng, sample)
+
+    def reverse_paths(self, rngs: Rngs) -> Samples:
+        return self.stopwatch.once(lambda: self.sampler.reverse_paths(rngs))
+
+    def reverse_batches(self, noisy: Samples, levels: np.ndarray, rngs: Rngs) -> Iterator[tuple[np.ndarray, Samples]]:
+        return self.stopwatch.over(self.sampler.reverse_batches(noisy, levels, rngs))
+
+
+def times_of(text: str) -> tuple[float, ...]:
+    """The times that ``--times`` spells, with commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--times is {text!r}; give numbers with commas, for instance 0.5,1,2.") from None

@@ -1,0 +1,71 @@
+"""A picture's result in words: what terminal, notebook and page say alike."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from blinkscope.divergence import total_variation
+from blinkscope.estimate.trace import Trace
+from blinkscope.feature import UNPARSED
+from blinkscope.report import summary
+from blinkscope.report.text import shortened
+from blinkscope.window import TokenWindow
+
+
+def steps_of(trace: Trace) -> int:
+    """Number of reverse steps from pure noise to the picture."""
+    return int(trace.posterior.index[-1])
+
+
+def time_at(trace: Trace, position: int) -> float:
+    """What the level after so many reverse steps is called in the theory."""
+    assert trace.times is not None
+    return float(trace.times[int(np.searchsorted(trace.posterior.index, position))])
+
+
+def answer(trace: Trace) -> str:
+    """What the picture is, in one sentence."""
+    if trace.final_label == UNPARSED:
+        return "Nothing could be read in the picture."
+    return f"The picture is read as {shortened(trace.final_label, summary.LABEL_WIDTH)}."
+
+
+def finding(trace: Trace) -> str:
+    """Where the picture was decided, in one sentence; that no window was found is an answer too."""
+    windows = trace.windows()
+    if windows:
+        return f"Decided {', then '.join(stretch(trace, window) for window in windows)}."
+    change = float(total_variation(trace.curve[-1], trace.curve[0]))
+    if change < trace.target.delta:
+        return f"No window: from the noisiest level to the picture the outcome moves by {change:.2f} only."
+    return (
+        f"No window: the outcome never moves by {trace.target.delta:g} within {trace.target.max_width} of the "
+        f"{steps_of(trace)} steps."
+    )
+
+
+def stretch(trace: Trace, window: TokenWindow) -> str:
+    """A window in words, in steps and in time."""
+    doubt = "" if window.certain else f", with probability {window.probability:.2f}"
+    start, end = (said_time(time_at(trace, position)) for position in (window.start, window.end))
+    return f"between steps {window.start} and {window.end} of {steps_of(trace)} (time {start} to {end}){doubt}"
+
+
+def said_time(t: float) -> str:
+    return "infinite" if math.isinf(t) else f"{t:.3g}"
+
+
+def cost(trace: Trace) -> str:
+    """What the run took, in a line."""
+    c = trace.cost
+    seconds = f"; {c.seconds:,.1f} s, {c.model_seconds:,.1f} s of it in the model" if c.seconds else ""
+    return f"{c.continuations:,} continuations, {c.network_evaluations:,} network evaluations{seconds}."
+
+
+METHODS = {
+    "forward-reverse": "The picture was noised afresh for every draw: a row is its mean posterior over all noise.",
+    "path": "Every draw went on from this trajectory's own state: a row is the posterior of this very trajectory.",
+}
+"""What the rows of a curve are, by its kind."""
