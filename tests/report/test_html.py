@@ -319,7 +319,9 @@ def test_a_click_shows_forks_and_what_came_of_them(browser: Browser, written: Ca
         assert page.locator("#panel summary .n").all_inner_texts() == [str(fork.continuations) for fork in forks]
         bar = page.locator("#panel summary .bar").nth(1)
         page.click("#panel summary >> nth=1")
-        said = page.locator("#panel details").nth(1).locator("li").all_inner_texts()
+        said_in = page.locator("#panel details").nth(1).locator("li")
+        said_in.first.wait_for()  # an outcome is rendered once its alternative is open
+        said = said_in.all_inner_texts()
         drawn = [d for d in trace.draws if d.stratum == position and d.fork == forks[1].token]
         shown = {str(d.payload["text"]).strip().replace("\n", "↵") for d in drawn}
         assert said

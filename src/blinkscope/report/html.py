@@ -29,7 +29,7 @@ from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
-from blinkscope.report import summary
+from blinkscope.report import picture_page, summary
 from blinkscope.report.text import shortened
 from blinkscope.window import TokenWindow, default_max_width
 
@@ -37,6 +37,7 @@ STYLES = ("vendor/uPlot.min.css", "assets/report.css")
 SCRIPTS = (
     "vendor/uPlot.iife.min.js",
     "vendor/htm-preact.standalone.umd.js",
+    "assets/common.js",
     "assets/report.js",
     "assets/instrument.js",
 )
@@ -65,7 +66,9 @@ _UNSAFE = re.compile(
 
 
 def report_html(trace: Trace) -> str:
-    """The report of one generation as the text of an HTML file."""
+    """The report of one generation, a text or a picture, as the text of an HTML file."""
+    if trace.states is not None:
+        return page(picture_page.picture_data(trace), picture_page.SCRIPTS)
     return page(report_data(trace))
 
 

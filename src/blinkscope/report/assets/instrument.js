@@ -8,70 +8,19 @@
   "use strict";
   const { html, render } = htmPreact;
   const {
-    data, tokens, labels, curve, windows, before, everyToken, moved, forksAt, finalLabel,
-    element, plain, part, prob, tokenProb, whole, count, slot, dash, labelName, ranked, Panel, Hint,
+    tokens, labels, curve, windows, before, everyToken, moved, forksAt,
+    element, plain, part, prob, tokenProb, count, labelName, ranked, Panel, Hint,
   } = report;
+  const { series, axes, tintWindows } = common;
 
   // ------------------------------------------------------------------ the plot
 
-  const root = getComputedStyle(document.documentElement); // live: follows the colour scheme
-  const colour = (name) => root.getPropertyValue(name).trim();
   const plot = makePlot();
-
-  function series() {
-    const list = [{}];
-    const columns = [curve.position];
-    const bands = [];
-    const of = labels.map(() => []); // numbers of the series of each label, the mean first
-    const add = (k, rows, options) => {
-      of[k].push(list.length);
-      columns.push(rows.map((row) => row[k]));
-      list.push({ points: { show: false }, ...options });
-    };
-    for (let k = 0; k < labels.length; k++) {
-      const stroke = () => colour(`--label-${slot(k)}`);
-      const points = { show: !everyToken, size: 6, fill: stroke };
-      add(k, curve.mean, { stroke, width: k === finalLabel ? 2.5 : 1.5, dash: dash(k), points });
-      add(k, curve.high, {});
-      add(k, curve.low, {});
-      bands.push({ series: [of[k][1], of[k][2]], fill: () => `${stroke()}2e` });
-      if (data.truth) add(k, data.truth.mean, { stroke, width: 1.25, dash: [1.5, 3] });
-    }
-    return { list, columns, bands, of };
-  }
-
-  function axes() {
-    const axis = { stroke: () => colour("--soft"), font: `12px ${colour("--sans")}`, ticks: { show: false } };
-    const grid = { stroke: () => colour("--hairline"), width: 1 };
-    const inTokens = (_, splits) => splits.map((x) => (Number.isInteger(x) ? whole(x) : ""));
-    return [
-      { ...axis, grid: { show: false }, size: 26, gap: 4, values: inTokens },
-      { ...axis, grid, size: 38, splits: () => [0, 0.25, 0.5, 0.75, 1], values: () => ["0", "", "0.5", "", "1"] },
-    ];
-  }
-
-  function tintWindows(u) {
-    const { ctx, bbox } = u;
-    ctx.save();
-    ctx.font = `${11 * devicePixelRatio}px ${colour("--sans")}`;
-    ctx.textAlign = "center";
-    windows.forEach((window, n) => {
-      const left = Math.max(bbox.left, u.valToPos(window.start, "x", true));
-      const right = Math.min(bbox.left + bbox.width, u.valToPos(window.end, "x", true));
-      if (right < left) return; // zoomed away
-      const width = Math.max(2 * devicePixelRatio, right - left);
-      ctx.fillStyle = colour("--window");
-      ctx.fillRect(left, bbox.top, width, bbox.height);
-      ctx.fillStyle = colour("--ink");
-      ctx.fillText(String(n + 1), left + width / 2, bbox.top - 4 * devicePixelRatio);
-    });
-    ctx.restore();
-  }
 
   function makePlot() {
     const host = element("plot");
     const size = () => ({ width: host.clientWidth, height: host.clientHeight });
-    const { list, columns, bands, of } = series();
+    const { list, columns, bands, of } = series(everyToken);
     const means = new Set(of.map(([mean]) => mean));
     const tokenAt = (x) => Math.max(0, Math.min(tokens.length - 1, Math.floor(x)));
     const underCursor = (u) => tokenAt(u.posToVal(u.cursor.left, "x"));

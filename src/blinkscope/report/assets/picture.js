@@ -1,0 +1,176 @@
+/* The page of one picture: what it was at each noise level, what it became from there, and the curve over the levels. */
+(() => {
+  "use strict";
+  const { html, render } = htmPreact;
+  const {
+    data, labels, curve, windows, element, finalLabel, slot, labelName, ranked, line, plain, prob, small, whole,
+    percent, count, inWords, Label, Bar, Law, STATUS, Facts, Notes, series, axes, tintWindows,
+  } = common;
+  const { levels, target } = data;
+  const said = (t) => (t === "inf" ? "\u221e" : small(t));
+  const inWindow = (position) => windows.some(({ start, end }) => start <= position && position <= end);
+
+  // ------------------------------------------------------------------ pictures
+
+  /** Bytes of one picture on a canvas; the policy of the page admits no images. */
+  function paint(canvas, { shape: [height, width, channels], pixels }) {
+    if (!canvas) return;
+    const bytes = atob(pixels);
+    const image = new ImageData(width, height);
+    for (let i = 0; i < width * height; i++) {
+      for (let c = 0; c < 3; c++) image.data[4 * i + c] = bytes.charCodeAt(channels * i + (channels === 3 ? c : 0));
+      image.data[4 * i + 3] = 255;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  const Picture = ({ thumbnail, name, kind }) => thumbnail && html`<canvas class=${`picture ${kind ?? ""}`} role="img"
+    aria-label=${name} width=${thumbnail.shape[1]} height=${thumbnail.shape[0]}
+    ref=${(canvas) => paint(canvas, thumbnail)}></canvas>`;
+
+  // ------------------------------------------------------------------ the parts of the page
+
+  const Top = () => html`<header>
+    <p class="small kicker">blinkscope</p>
+    <div class="subject">
+      <${Picture} thumbnail=${levels.at(-1).state} name=${`The picture, read as ${plain(data.final_label)}`} kind="large" />
+      <div>
+        <h1>When was this picture decided?</h1>
+        <p class="lead">${line(data.answer)} ${line(data.finding)}</p>
+        ${STATUS[data.status] && html`<p class="notice">${STATUS[data.status]}</p>`}
+        <p class="small facts">
+          <span>${line(data.settings.model ?? "")}</span>
+          <span>${count(levels.at(-1).position, "step")}</span>
+          <span>${count(data.cost.continuations, "continuation")}</span>
+          <span>error ${small(data.error.reached_max)}</span>
+        </p>
+      </div>
+    </div>
+  </header>`;
+
+  const Key = ({ k }) => html`<span class=${`key label-${slot(k)}`}>
+    <i class="stroke"></i><span class=${k === finalLabel ? "name final" : "name"}>${line(labels[k])}</span>
+  </span>`;
+
+  const Curve = () => html`<section aria-labelledby="curve-title">
+    <h2 id="curve-title">What it would have become, by reverse steps taken</h2>
+    <div id="plot" class="plot" role="img" aria-label="Curves with bands. The table below has the same numbers."></div>
+    <div class="legend">${labels.map((_, k) => html`<${Key} k=${k} />`)}</div>
+    <p class="small">${line(data.method)} Step 0 is the noisiest level, step ${levels.at(-1).position} the picture.</p>
+  </section>`;
+
+  const Became = ({ k, label, thumbnail }) => html`<figure class=${`became label-${slot(k)}`}>
+    <${Picture} thumbnail=${thumbnail} name=${`became ${plain(label)}`} />
+    <figcaption class="label">${line(label)}</figcaption>
+  </figure>`;
+
+  const limits = (row, k) => `${prob(curve.low[row][k])}\u2013${prob(curve.high[row][k])}`;
+
+  function Level({ level, row }) {
+    const words = level.counts.map(([k, n]) => `${plain(labelName(k))} ${n}`).join(", ");
+    const hidden = level.drawn - level.became.length;
+    return html`<tr class=${inWindow(level.position) ? "inside" : ""}>
+      <th scope="row" class="number">${level.position}<span class="small"> t = ${said(level.time)}</span></th>
+      <td><${Picture} thumbnail=${level.state} name=${`the state after ${level.position} steps`} /></td>
+      <td class="law">
+        <${Law} row=${row} />
+        <span class="small">${ranked(curve.mean[row]).slice(0, 4).map(([k, p]) => html`<span class="share">
+          ${line(labelName(k))} ${prob(p)}${level.drawn > 0 && html`<span class="interval">${limits(row, k)}</span>`}
+        </span>`)}</span>
+      </td>
+      <td><div class="strip" title=${words}>
+        ${level.became.map((one) => html`<${Became} ...${one} />`)}
+        ${hidden > 0 && html`<span class="small">and ${whole(hidden)} more</span>`}
+      </div></td>
+    </tr>`;
+  }
+
+  const Levels = () => html`<section aria-labelledby="levels-title">
+    <h2 id="levels-title">The picture at each level, and what it became</h2>
+    <table class="levels">
+      <thead><tr><th scope="col">Step</th><th scope="col">Noised</th><th scope="col">Probabilities</th>
+        <th scope="col">Denoised again</th></tr></thead>
+      <tbody>${levels.map((level, row) => html`<${Level} level=${level} row=${row} />`)}</tbody>
+    </table>
+  </section>`;
+
+  const interval = ({ low, high }) => `${prob(low)}\u2013${prob(high)}`;
+
+  const Windows = () => html`<section aria-labelledby="windows-title">
+    <h2 id="windows-title">Windows</h2>
+    ${windows.length === 0
+      ? html`<p>None: no stretch of at most ${count(target.max_width, "step")} moved the outcome by ${target.delta} or more.</p>`
+      : html`<ul class="notes">${windows.map((window) => html`<li>
+          Steps ${window.start} to ${window.end}: changed by ${prob(window.change)}
+          <span class="interval">${interval(window)}</span>, a window with probability ${prob(window.probability)}.
+        </li>`)}</ul>`}
+  </section>`;
+
+  function cost() {
+    const { seconds, model_seconds: inModel } = data.timing;
+    const facts = [
+      ["Continuations", whole(data.cost.continuations)],
+      ["Network evaluations", whole(data.cost.network_evaluations)],
+    ];
+    if (seconds > 0) facts.push(["Time", `${small(seconds)} s`, `${percent(inModel / seconds)} of it in the model.`]);
+    return facts;
+  }
+
+  const settings = () => Object.entries(data.settings)
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => [name.replaceAll("_", " "), inWords(value)]);
+
+  const accuracy = () => [[
+    "Error reached",
+    small(data.error.reached_max),
+    `The largest posterior standard deviation over all levels and labels; asked for ${small(data.error.asked)}.`,
+  ]];
+
+  const Numbers = () => html`<section aria-labelledby="numbers-title">
+    <h2 id="numbers-title">How it was measured</h2>
+    <div class="facts-grid">
+      <${Facts} title="Accuracy" facts=${accuracy()} />
+      <${Facts} title="Cost" facts=${cost()} />
+      <${Facts} title="Settings" facts=${settings()} />
+    </div>
+    ${data.notes.length > 0 && html`<${Notes} />`}
+  </section>`;
+
+  const HowTo = () => html`<details class="howto">
+    <summary>How to read this</summary>
+    <p>
+      The picture was noised to a level and denoised from there, again and again, each time with randomness of its own,
+      and what came out was labelled. A row of the curve is the law of these labels; after the last step it is certain.
+      Time t is that of the Ornstein-Uhlenbeck process, in which windows of different models can be compared.
+    </p>
+    <p>
+      A window is a shortest stretch of at most ${count(target.max_width, "step")} that moved the outcome by
+      ${" "}${target.delta} or more in total variation; it is tinted. The bands hold ${percent(curve.level)} of the
+      joint draws of the curve.
+    </p>
+  </details>`;
+
+  const Page = () => html`
+    <${Top} /><${Curve} /><${Levels} /><${Windows} /><${Numbers} /><${HowTo} />
+    <footer class="small">Written by blinkscope. This file holds all it shows and fetches nothing.</footer>`;
+
+  document.title = `Read as ${plain(data.final_label)} \u00b7 blinkscope`;
+  render(html`<${Page} />`, element("report"));
+
+  const host = element("plot");
+  const size = () => ({ width: host.clientWidth, height: host.clientHeight });
+  const { list, columns, bands } = series(false);
+  const plot = new uPlot({
+    ...size(),
+    padding: [18, 18, 0, 0],
+    legend: { show: false },
+    scales: { x: { time: false }, y: { range: [-0.02, 1.02] } },
+    axes: axes(),
+    series: list,
+    bands,
+    cursor: { show: false },
+    hooks: { drawClear: [tintWindows] },
+  }, columns, host);
+  new ResizeObserver(() => plot.setSize(size())).observe(host);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot.redraw(false));
+})();

@@ -1,0 +1,81 @@
+"""What the page of one picture shows; ``html.page`` makes a file of it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from blinkscope.diffusion.record import LARGEST_THUMBNAIL, thumbnail
+from blinkscope.estimate.source import Draw
+from blinkscope.estimate.trace import Trace
+from blinkscope.feature import OTHER
+from blinkscope.report import pictures
+
+SCRIPTS = (
+    "vendor/uPlot.iife.min.js",
+    "vendor/htm-preact.standalone.umd.js",
+    "assets/common.js",
+    "assets/picture.js",
+)
+SHOWN = 16  # finished pictures of a level
+
+
+def picture_data(trace: Trace) -> dict[str, Any]:
+    """The result's JSON, its settings apart, with small pictures of the states and of what became of them."""
+    elsewhere = {*trace.settings, "forks", "comparison", "generation"}
+    result = {name: value for name, value in trace.to_json().items() if name not in elsewhere}
+    target = trace.target
+    return {
+        **result,
+        "settings": dict(trace.settings),
+        "answer": pictures.answer(trace),
+        "finding": pictures.finding(trace),
+        "method": pictures.METHODS[trace.kind],
+        "target": {"delta": target.delta, "max_width": target.max_width, "level": target.level},
+        "levels": _levels(trace, result["curve"]["time"]),
+    }
+
+
+def _levels(trace: Trace, times: Sequence[float | str]) -> list[dict[str, Any]]:
+    assert trace.states is not None
+    at: dict[int, list[Draw]] = {}
+    for draw in sorted(trace.draws, key=lambda draw: (draw.stratum, draw.replicate)):
+        at.setdefault(draw.stratum, []).append(draw)
+    column = {label: k for k, label in enumerate(trace.labels)}
+    other = column.get(OTHER, len(trace.labels))
+    levels = []
+    for row, position in enumerate(trace.posterior.index.astype(int).tolist()):
+        draws = at.get(position, [])
+        numbers = [column.get(draw.label, other) for draw in draws]
+        shown = [
+            {"k": k, "label": draw.label, "thumbnail": small}
+            for k, draw in zip(numbers, draws, strict=True)
+            if (small := checked(draw.payload)) is not None
+        ]
+        levels.append(
+            {
+                "position": position,
+                "time": times[row],
+                "state": thumbnail(trace.states[row]) or None,
+                "drawn": len(draws),
+                "counts": [[k, numbers.count(k)] for k in sorted(set(numbers))],
+                "became": shown[:SHOWN],
+            }
+        )
+    return levels
+
+
+def checked(payload: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A stored thumbnail, if it is one: a stranger's run file may hold anything."""
+    shape, pixels = payload.get("shape"), payload.get("pixels")
+    if not (isinstance(shape, list) and len(shape) == 3 and isinstance(pixels, str)):
+        return None
+    whole = all(type(size) is int and 0 < size <= LARGEST_THUMBNAIL for size in shape)
+    try:
+        size = len(base64.b64decode(pixels, validate=True))
+    except (binascii.Error, ValueError):
+        return None
+    fits = whole and shape[2] in (1, 3) and size == shape[0] * shape[1] * shape[2]
+    return {"shape": shape, "pixels": pixels} if fits else None

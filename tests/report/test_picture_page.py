@@ -1,0 +1,121 @@
+"""The page of a picture: what is in the file, what a browser makes of it, and what no label can make it do."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser
+
+from blinkscope.diffusion.exact import EmpiricalData
+from blinkscope.diffusion.gaussian import GaussianDiffusion
+from blinkscope.diffusion.pictures import locate_sample
+from blinkscope.diffusion.record import thumbnail
+from blinkscope.diffusion.schedules import cosine_times
+from blinkscope.estimate.trace import Target, Trace
+from blinkscope.report.html import write_report
+from blinkscope.report.picture_page import SHOWN, checked, picture_data
+from tests.report.browser import chromium, visit
+
+HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>\u202e", "\u200bplain")
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    """Three pictures in colour that differ in two numbers, their exact denoiser, and labels that are hostile."""
+    pictures = np.repeat(np.sign(np.random.default_rng(0).standard_normal((1, 3, 8, 12))), 3, axis=0)
+    pictures[[0, 2], 0, 0, [0, 1]] *= -1
+    data = EmpiricalData(pictures, HOSTILE)
+    diffusion = GaussianDiffusion(data.denoise, cosine_times(16), (3, 8, 12))
+
+    def label(found: np.ndarray) -> list[str]:
+        return [HOSTILE[int(np.argmin(((pictures - one) ** 2).sum(axis=(1, 2, 3))))] for one in found]
+
+    return locate_sample(diffusion, label, sample=pictures[1], target=Target(error=0.1, delta=0.3))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+def test_the_page_holds_every_level(trace: Trace) -> None:
+    data = picture_data(trace)
+    assert [level["position"] for level in data["levels"]] == trace.posterior.index.tolist()
+    for level in data["levels"]:
+        drawn = [draw for draw in trace.draws if draw.stratum == level["position"]]
+        assert level["drawn"] == sum(n for _, n in level["counts"]) == len(drawn)
+        assert [one["label"] for one in level["became"]] == [d.label for d in drawn][:SHOWN] or len(drawn) > SHOWN
+    last = base64.b64decode(data["levels"][-1]["state"]["pixels"])
+    assert trace.states is not None
+    assert (
+        np.frombuffer(last, np.uint8).reshape(8, 12, 3) == np.where(trace.states[-1] > 0, 255, 0).transpose(1, 2, 0)
+    ).all()
+
+
+def test_large_pictures_are_averaged_and_latents_left_out() -> None:
+    picture = np.full((1, 100, 70), -1.0)
+    picture[0, :4, :4] = 1
+    small = thumbnail(picture)
+    assert small["shape"] == [25, 18, 1]
+    pixels = np.frombuffer(base64.b64decode(str(small["pixels"])), np.uint8)
+    assert pixels[0] == 255
+    assert (pixels[1:] == 0).all()
+    assert thumbnail(np.zeros((4, 8, 8))) == {}
+    assert thumbnail(np.zeros(3)) == {}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"shape": [1, 1, 1], "pixels": "!!"},
+        {"shape": [2, 1, 1], "pixels": "AA=="},
+        {"shape": [1, 1, True], "pixels": "AA=="},
+        {"shape": [10**9, 1, 1], "pixels": "AA=="},
+        {"shape": "111", "pixels": 3},
+    ],
+)
+def test_what_is_no_thumbnail_is_not_shown(payload: dict[str, object]) -> None:
+    assert checked(payload) is None
+    assert checked({"shape": [1, 1, 1], "pixels": "AA=="}) is not None
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("size", "scheme"), [((1280, 860), "light"), ((360, 740), "dark")])
+def test_it_opens_quietly_and_shows_the_pictures(
+    browser: Browser, trace: Trace, tmp_path: Path, size: tuple[int, int], scheme: str
+) -> None:
+    path = write_report(trace, tmp_path / "picture.html")
+    with visit(browser, path, size=size, scheme=scheme) as seen:  # type: ignore[arg-type]
+        page = seen.page
+        assert page.locator(".levels tbody tr").count() == len(trace.posterior.index)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        (window,) = trace.windows()
+        index = trace.posterior.index
+        assert page.locator("tr.inside").count() == ((index >= window.start) & (index <= window.end)).sum()
+        assert "<img src=x" in page.inner_text(".lead")
+        said = set(page.locator(".became figcaption").all_text_contents())
+        assert said <= {HOSTILE[0], HOSTILE[1][:-1] + "U+202E", "U+200Bplain"}
+        shown = page.evaluate("[...document.querySelector('.large').getContext('2d').getImageData(0, 0, 12, 8).data]")
+        assert trace.states is not None
+        expected = np.where(trace.states[-1] > 0, 255, 0).transpose(1, 2, 0)
+        assert (np.array(shown).reshape(8, 12, 4)[..., :3] == expected).all()
+        pixels = "document.querySelector('#plot canvas').getContext('2d').getImageData(0, 0, 300, 150).data"
+        drawn = page.evaluate(f"[...{pixels}]")
+        assert len(set(drawn)) > 5
+    assert seen.quiet, (seen.requests, seen.errors, seen.dialogs)
+
+
+@pytest.mark.browser
+def test_a_result_without_pictures_to_show_opens_too(browser: Browser, trace: Trace, tmp_path: Path) -> None:
+    bare = replace(trace, states=np.zeros((len(trace.posterior.index), 5)), draws=(), notes=("a note",))
+    with visit(browser, write_report(bare, tmp_path / "bare.html")) as seen:
+        assert seen.page.locator("canvas.picture").count() == 0
+        assert "a note" in seen.page.inner_text("main")
+    assert seen.quiet
