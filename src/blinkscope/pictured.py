@@ -1,4 +1,4 @@
-"""The analysis of a picture: what ``session`` does for a text, for ``diffusion:NAME`` and ``diffusers:PATH``."""
+"""The analysis of a picture: what ``session`` does for a text, for ``diffusion:NAME``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from blinkscope.question import check_labels_and_seed
 from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
 
-SCHEMES = ("diffusion:", "diffusers:")
+SCHEMES = ("diffusion:",)
 DOCUMENT = "picture"
 """Name of a picture's record in a run file."""
 OWN_LABELS = "class"

@@ -161,7 +161,7 @@ def test_no_window_in_words() -> None:
 
 def test_a_report_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "report.html"
-    target.write_text("the one before")
+    target.write_text("<!doctype html>the one before")
 
     def fail(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -170,17 +170,24 @@ def test_a_report_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         patch.setattr(html.os, "replace", fail)
         with pytest.raises(UserError, match="Permission denied"):
             write_report(sample.decided(), target)
-    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("report.html", "the one before")]
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("report.html", "<!doctype html>the one before")]
     assert write_report(sample.decided(), target) == target
     assert target.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [f.name for f in tmp_path.iterdir()] == ["report.html"]
 
 
-@pytest.mark.parametrize("place", ["nowhere/report.html", "file/report.html", "folder"])
-def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("nowhere/report.html", "no folder .*nowhere for the report"),
+        ("file/report.html", "no folder .*file for the report"),
+        ("folder", "folder is a folder"),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, place: str, named: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=place):
+    with pytest.raises(UserError, match=named):
         write_report(sample.decided(), tmp_path / place)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "folder"]
 
