@@ -197,7 +197,6 @@ def _windows_in_words(trace: Trace, windows: Sequence[TokenWindow], most: int = 
 
 
 def _window_in_words(trace: Trace, window: TokenWindow) -> str:
-    doubt = "" if window.certain else f" (a window with probability {_number(window.probability)})"
     gain = {label: window.after[label] - window.before[label] for label in trace.labels}
     if abs(gain.get(trace.final_label, 0.0)) >= window.change / 2:
         told = [trace.final_label]
@@ -208,13 +207,14 @@ def _window_in_words(trace: Trace, window: TokenWindow) -> str:
         f"{_number(window.before[label])} to {_number(window.after[label])}"
         for k, label in enumerate(told)
     ]
-    return f"{' and '.join(moves)} at {_place(trace, window)}{doubt}"
+    return f"{' and '.join(moves)} at {_place(trace, window)}"
 
 
 def _place(trace: Trace, window: TokenWindow) -> str:
     start, end = window.start, window.end
     tokens = f"token {end}" if end == start + 1 else f"tokens {start + 1} to {end}"
-    return f"“{shortened(trace.covered(window), PLACE_WIDTH)}” ({tokens})"
+    doubt = "" if window.certain else f"; a window with probability {_number(window.probability)}"
+    return f"“{shortened(trace.covered(window), PLACE_WIDTH)}” ({tokens}{doubt})"
 
 
 def _number(value: float) -> str:
