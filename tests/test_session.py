@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from blinkscope.errors import UserError
-from blinkscope.estimate.trace import Target
+from blinkscope.estimate.trace import Target, Trace
 from blinkscope.language.sampling import Sampling
 from blinkscope.question import Question
-from blinkscope.session import locate, stored
+from blinkscope.reread import stored
+from blinkscope.session import locate
 from tests.engines import tiny
 
 MODEL = "toy:fork"
@@ -76,9 +77,9 @@ def test_what_is_missing_for_a_smaller_error_is_said_without_blaming_an_interrup
     assert summary.error(asked).endswith("asked for 0.001. These are the draws so far: locate goes on from them.")
 
 
-def _transformers(sampling: Sampling, generation: str) -> None:
+def _transformers(sampling: Sampling, generation: str) -> Trace:
     engine = tiny.engine("llama")
-    locate(engine, "Hello", feature="exact", generation=generation, sampling=sampling, continuations=8)
+    return locate(engine, "Hello", feature="exact", generation=generation, sampling=sampling, continuations=8)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,8 @@ def test_a_transcript_that_goes_on_after_its_end_is_refused(generation: str, sto
 
 
 def test_a_transcript_may_end_with_its_stop_text() -> None:
-    _transformers(Sampling(stop=(". ",), max_new_tokens=5), "one. ")
+    trace = _transformers(Sampling(stop=(". ",), max_new_tokens=5), "one. ")
+    assert [step.text for step in trace.steps] == list("one. ")
 
 
 def test_a_toy_transcript_that_goes_on_after_its_end_is_refused() -> None:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from blinkscope.language.sampling import Sampling
     from blinkscope.posterior import Posterior, martingale_check, submixture
     from blinkscope.report.html import write_report
+    from blinkscope.reread import stored
     from blinkscope.sampled import sampled_window
     from blinkscope.sampler import DeterministicReverse, IndexSet, LocalizationSampler, forward_reverse
-    from blinkscope.session import locate, open_model, stored
+    from blinkscope.session import locate, open_model
     from blinkscope.tree import MixtureTree, build_tree, check_tree, window_sequence
     from blinkscope.window import TokenWindow, token_windows
     from blinkscope.worlds import create_world
@@ -68,7 +69,7 @@ _HOMES = {
     "Fork": "estimate.trace",
     "open_model": "session",
     "locate": "session",
-    "stored": "session",
+    "stored": "reread",
     "write_report": "report.html",
     "BlinkscopeError": "errors",
     "UserError": "errors",

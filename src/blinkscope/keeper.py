@@ -9,14 +9,30 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
 from blinkscope.errors import UserError
+from blinkscope.estimate import loop
+from blinkscope.estimate.loop import Method, Outcome, Progress
 from blinkscope.estimate.record import PathRecord
-from blinkscope.estimate.source import JSON, Draw
+from blinkscope.estimate.source import JSON, Draw, Source
+from blinkscope.estimate.trace import Target, Trace
 from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
 
 FLUSH_SECONDS = 0.5
+
+
+class Record(Protocol):
+    """What a run file keeps of a text or a picture: enough to read its draws without the model."""
+
+    def method_of_loop(self, target: Target) -> Method:
+        """How its draws are ordered and read."""
+        ...
+
+    def trace(self, outcome: Outcome, target: Target, *, seconds: float, model_seconds: float) -> Trace:
+        """The result that the outcome of the loop amounts to."""
+        ...
 
 
 class Keeper:
@@ -88,6 +104,17 @@ class Keeper:
     def _now(self) -> tuple[float, float]:
         return time.monotonic() - self._started, self._model_seconds()
 
+    def analyse(
+        self, record: Record, source: Source, target: Target, watch: Callable[[Progress], None] = lambda progress: None
+    ) -> Trace:
+        """Draw from the source what is not known yet until the target is met; all of it is on disk afterwards."""
+        outcome = loop.run(
+            source, record.method_of_loop(target), target, known=self.known, record=self.add, watch=watch
+        )
+        self.settle()
+        seconds, model_seconds = self.spent
+        return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+
     def settle(self) -> None:
         """Everything of this generation is on disk, the time it took too."""
         self.flush()
@@ -95,8 +122,7 @@ class Keeper:
             self._run.spend(*self._now, self.generation)
 
     def finish(self, status: str) -> None:
-        """Everything is on disk; the completion mark of the whole run comes last."""
-        self.settle()
+        """Put the completion mark of the whole run, which comes last, after everything is on disk."""
         if self._run is not None:
             self._run.complete(status)
 
@@ -119,6 +145,13 @@ def keeping(path: str | Path | None, spec: Spec, model_seconds: Callable[[], flo
             if run.empty:
                 run.discard()
             raise
+
+
+def read_again(run: Run, generation: int, record: Record, target: Target) -> Trace:
+    """The result of a generation's stored draws alone."""
+    outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws(generation))
+    seconds, model_seconds = run.spent(generation)
+    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
 
 
 def named(document: str, generation: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from blinkscope.diffusion.models import PictureModel, open_pictures
 from blinkscope.diffusion.pictures import Labeller, LevelSampler, MethodName, Rngs, experiment, source_of
 from blinkscope.diffusion.record import PictureRecord, Samples
 from blinkscope.errors import UserError
-from blinkscope.estimate import loop
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
-from blinkscope.keeper import keeping, named, provenance
+from blinkscope.keeper import keeping, named, provenance, read_again
 from blinkscope.language.strata import Stopwatch
-from blinkscope.question import check_labels_and_seed
+from blinkscope.question import check_labels_and_seed, sort_options
 from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
 
@@ -113,17 +112,9 @@ def locate_picture(
             record = PictureRecord.from_json(document)
         most = int(np.ceil(0.25 / target.error**2))
         announce(PicturePlan(record, record.costs[-1], most, len(keeper.known), keeper.notes))
-        outcome = loop.run(
-            source_of(record, sampler, label),
-            record.method_of_loop(target),
-            target,
-            known=keeper.known,
-            record=keeper.add,
-            watch=watch,
-        )
-        keeper.finish(outcome.status)
-        seconds, model_seconds = keeper.spent
-    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+        trace = keeper.analyse(record, source_of(record, sampler, label), target, watch)
+        keeper.finish(trace.status)
+    return trace
 
 
 def stored_picture(run: Run, generation: int, target: Target) -> Trace | None:
@@ -131,10 +122,7 @@ def stored_picture(run: Run, generation: int, target: Target) -> Trace | None:
     document = run.document(named(DOCUMENT, generation))
     if document is None:
         return None
-    record = PictureRecord.from_json(document)
-    outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws(generation))
-    seconds, model_seconds = run.spent(generation)
-    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+    return read_again(run, generation, PictureRecord.from_json(document), target)
 
 
 def labeller(question: PictureQuestion, model: PictureModel) -> tuple[Labeller, str]:
@@ -159,13 +147,13 @@ def labeller(question: PictureQuestion, model: PictureModel) -> tuple[Labeller, 
 
 
 def _split(target: Target | None, options: Mapping[str, Any]) -> tuple[PictureQuestion, Target]:
-    of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
-    of_question = {name: value for name, value in options.items() if name not in of_target}
-    for name in of_question:
-        if name not in PictureQuestion.__dataclass_fields__:
-            known = ", ".join((*PictureQuestion.__dataclass_fields__, *Target.__dataclass_fields__))
-            raise UserError(f"{name} makes no sense with a diffusion model; leave it out. There are {known}.")
-    return PictureQuestion(**of_question), replace(target or Target(), **of_target)
+    of_question, target = sort_options(
+        PictureQuestion,
+        target,
+        options,
+        lambda name, known: f"{name} makes no sense with a diffusion model; leave it out. There are {known}.",
+    )
+    return PictureQuestion(**of_question), target
 
 
 def _sample(question: PictureQuestion, sampler: LevelSampler) -> Samples | None:
@@ -229,11 +217,3 @@ class _Timed:
 
     def reverse_batches(self, noisy: Samples, levels: np.ndarray, rngs: Rngs) -> Iterator[tuple[np.ndarray, Samples]]:
         return self.stopwatch.over(self.sampler.reverse_batches(noisy, levels, rngs))
-
-
-def times_of(text: str) -> tuple[float, ...]:
-    """The times that ``--times`` spells, with commas."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--times is {text!r}; give numbers with commas, for instance 0.5,1,2.") from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from blinkscope.errors import UserError, expect
 from blinkscope.estimate.record import MethodOptions
+from blinkscope.estimate.trace import Target
 from blinkscope.feature import Feature, Reply
 from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
@@ -81,6 +83,24 @@ def check_labels_and_seed(labels: int, seed: int) -> None:
         raise UserError(f"labels is {labels}; at least 2 outcomes must be kept apart.")
     if seed < 0:
         raise UserError(f"the seed is {seed}; it must be a whole number from 0 on.")
+
+
+def sort_options(
+    kind: type[Any], target: Target | None, options: Mapping[str, Any], refusal: Callable[[str, str], str]
+) -> tuple[dict[str, Any], Target]:
+    """Options by name: those that are fields of ``kind``, and the target with those that are its own.
+
+    Parameters
+    ----------
+    target : what its fields replace; the default one where None.
+    refusal : the sentence for a name that is neither, from that name and the list of all that there are.
+    """
+    of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
+    of_kind = {name: value for name, value in options.items() if name not in of_target}
+    known = [field.name for part in (kind, Target) for field in fields(part)]
+    if unknown := sorted(set(of_kind) - set(known)):
+        raise UserError(refusal(unknown[0], ", ".join(known)))
+    return of_kind, replace(target or Target(), **of_target)
 
 
 def messages(items: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

@@ -6,8 +6,6 @@ label. Outcomes are drawn without replacement.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,18 +14,17 @@ from typing import Any
 
 from blinkscope.converters import read_recorded
 from blinkscope.errors import UserError
-from blinkscope.estimate import loop
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.predict import FORKING_FROM
 from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.keeper import Keeper, keeping, provenance
-from blinkscope.question import check_labels_and_seed
+from blinkscope.question import check_labels_and_seed, sort_options
 from blinkscope.replay import default_method, limited, record_of, source_of
 from blinkscope.replay_comparison import comparison_of
 from blinkscope.replay_formats import Item, item_to_json, select
-from blinkscope.runs.spec import Spec
+from blinkscope.runs.spec import Spec, digest
 from blinkscope.session import Plan
 
 SCHEME = "replay:"
@@ -112,30 +109,22 @@ def analyse(
     if keeper.record is None:
         keeper.put(record, item=item_to_json(item))
     announce(Plan(record, record.prediction(target), len(keeper.known), keeper.notes))
-    outcome = loop.run(
-        source_of(item, record),
-        record.method_of_loop(target),
-        target,
-        known=keeper.known,
-        record=keeper.add,
-        watch=watch,
-    )
-    keeper.settle()
-    trace = record.trace(outcome, target, seconds=keeper.spent[0])
+    trace = keeper.analyse(record, source_of(item, record), target, watch)
     return replace(trace, comparison=comparison_of(item, record.labels))
 
 
 def split_options(target: Target | None, options: Mapping[str, Any]) -> tuple[Reading, Target]:
     """What is asked for, by name, as ``Reading`` and ``Target``; a target's fields replace those of ``target``."""
-    of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
-    of_reading = {name: value for name, value in options.items() if name not in of_target}
-    for name in of_reading:
-        if name not in Reading.__dataclass_fields__:
-            raise UserError(
-                f"{name} makes no sense with recorded rollouts, whose prompt, labels and sampling are their own; leave "
-                f"it out. There are {', '.join((*Reading.__dataclass_fields__, *Target.__dataclass_fields__))}."
-            )
-    return Reading(**of_reading), replace(target or Target(), **of_target)
+    of_reading, target = sort_options(
+        Reading,
+        target,
+        options,
+        lambda name, known: (
+            f"{name} makes no sense with recorded rollouts, whose prompt, labels and sampling are their own; leave "
+            f"it out. There are {known}."
+        ),
+    )
+    return Reading(**of_reading), target
 
 
 def spec_of(model: str, items: Sequence[Item], reading: Reading, target: Target, **more: JSON) -> Spec:
@@ -147,8 +136,7 @@ def spec_of(model: str, items: Sequence[Item], reading: Reading, target: Target,
 
 def digest_of(item: Item) -> str:
     """SHA-256 of an item's content, whatever file it stands in."""
-    text = json.dumps(item_to_json(item), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return digest(item_to_json(item))
 
 
 def file_of(model: str) -> Path:

@@ -1,7 +1,7 @@
 """The one place that puts model, feature, loop and store together.
 
 ``locate`` takes a model and a prompt, finds or makes a generation, scores it, draws continuations where one more is
-worth most, labels them, and returns a ``Trace``. ``stored`` computes the same result from a run file alone.
+worth most, labels them, and returns a ``Trace``; ``reread.stored`` computes the same from a run file alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from blinkscope.engines import engine_of, open_engine
 from blinkscope.errors import UserError
-from blinkscope.estimate import loop, streams
+from blinkscope.estimate import streams
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.predict import FORKING_FROM, MethodCost, Prediction, planned_costs
 from blinkscope.estimate.record import MethodOptions, PathRecord
@@ -25,14 +25,13 @@ from blinkscope.estimate.source import JSON, Source
 from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
-from blinkscope.keeper import Keeper, keeping, named, provenance
+from blinkscope.keeper import Keeper, keeping, provenance
 from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score, Spelling
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
-from blinkscope.pictured import is_picture_model, locate_picture, stored_picture
-from blinkscope.question import Question, messages
+from blinkscope.pictured import is_picture_model, locate_picture
+from blinkscope.question import Question, messages, sort_options
 from blinkscope.runs.spec import Spec
-from blinkscope.runs.store import Run
 
 SKIPPED_AT_MOST = 0.01
 """Positions are left out as long as no row of the curve can move by more than this."""
@@ -163,17 +162,7 @@ def _look_into(
         score = with_recorded(score, np.asarray([step.p for step in record.steps]))
     expected = record.prediction(target)
     announce(Plan(record, expected, len(keeper.known), keeper.notes, seconds_per_token=speed))
-    outcome = loop.run(
-        _source(record, writer, score),
-        record.method_of_loop(target),
-        target,
-        known=keeper.known,
-        record=keeper.add,
-        watch=watch,
-    )
-    keeper.settle()
-    seconds, model_seconds = keeper.spent
-    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+    return keeper.analyse(record, _source(record, writer, score), target, watch)
 
 
 def plan(
@@ -234,84 +223,21 @@ def sampling_of(engine: Engine, changes: Mapping[str, Any]) -> Sampling:
     return replace(engine.default_sampling, **changes)
 
 
-def stored(path: str | FilePath, *, item: str | None = None, **changes: Any) -> Trace:
-    """The result in a run file, computed again without the model; ``changes`` replace fields of its ``Target``.
-
-    item : which of several generations, where the run holds a study.
-    """
-    if unknown := sorted(set(changes) - set(Target.__dataclass_fields__)):
-        raise UserError(
-            f"{unknown[0]} cannot be changed in a stored run; {', '.join(Target.__dataclass_fields__)} can."
-        )
-    with Run.open(FilePath(path)) as run:
-        return stored_generation(run, _number(run, item), replace(target_of(run), **changes))
-
-
-def stored_generation(run: Run, generation: int, target: Target) -> Trace:
-    """The result for one of the generations in an open run."""
-    picture = stored_picture(run, generation, target)
-    if picture is not None:
-        return picture
-    document = run.document(named("path", generation))
-    if document is None:
-        raise UserError(f"{run.path} does not hold this generation yet: its run was stopped before it was scored.")
-    record = PathRecord.from_json(document)
-    outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws(generation))
-    seconds, model_seconds = run.spent(generation)
-    trace = record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
-    recording = run.document(named("item", generation))
-    if recording is None:
-        return trace
-    from blinkscope.replay_comparison import comparison_of
-    from blinkscope.replay_formats import item_from_json
-
-    return replace(trace, comparison=comparison_of(item_from_json(recording), record.labels))
-
-
-def items_of(run: Run) -> tuple[str, ...]:
-    """Ids of the generations in a run of recorded ones or of a study, in the order of their numbers."""
-    items = run.spec.identity.get("items", {})
-    return tuple(items) if isinstance(items, dict) else ()
-
-
-def _number(run: Run, item: str | None) -> int:
-    items = items_of(run)
-    shown = ", ".join(map(repr, items[:8])) + (f" and {len(items) - 8:,} more" if len(items) > 8 else "")
-    if item is None:
-        if len(items) > 1:
-            raise UserError(f"{run.path} holds {len(items):,} generations; choose one with --item: {shown}.")
-        return 0
-    if item not in items:
-        raise UserError(f"{run.path} holds no item {item!r}; {f'it holds {shown}' if items else 'it is no study'}.")
-    return items.index(item)
-
-
-def target_of(run: Run) -> Target:
-    """The target of a run, as it was last asked for."""
-    try:
-        return Target(**run.spec.target)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise UserError(f"the run file's target cannot be read ({error}).") from None
-
-
 def _split_options(
     prompt: str | Sequence[Message | Mapping[str, str]] | Question, target: Target | None, options: Mapping[str, Any]
 ) -> tuple[Question, Target]:
-    of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
-    of_question = {name: value for name, value in options.items() if name not in of_target}
-    unknown = sorted(set(of_question) - set(Question.__dataclass_fields__))
-    if unknown:
-        known = [*Question.__dataclass_fields__, *Target.__dataclass_fields__]
-        hint = f"locate() has no option {unknown[0]!r}; it has {', '.join(known)}."
-        if unknown[0] in Sampling.__dataclass_fields__:
-            hint = f"{unknown[0]} is a field of Sampling; write sampling=Sampling({unknown[0]}=...)."
-        raise UserError(hint)
+    def refusal(name: str, known: str) -> str:
+        if name in Sampling.__dataclass_fields__:
+            return f"{name} is a field of Sampling; write sampling=Sampling({name}=...)."
+        return f"locate() has no option {name!r}; it has {known}."
+
+    of_question, target = sort_options(Question, target, options, refusal)
     if isinstance(of_question.get("method"), str):
         of_question["method"] = MethodOptions(of_question["method"])
     if isinstance(prompt, Question):
-        return replace(prompt, **of_question), replace(target or Target(), **of_target)
+        return replace(prompt, **of_question), target
     turns = prompt if isinstance(prompt, str) else messages(prompt)
-    return Question(turns, **of_question), replace(target or Target(), **of_target)
+    return Question(turns, **of_question), target
 
 
 def _feature(question: Question, engine: Engine) -> Feature[Reply]:

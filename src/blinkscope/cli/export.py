@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from blinkscope.cli.show import target_changes
+from blinkscope.cli.common import target_changes
 from blinkscope.errors import UserError
 from blinkscope.exports.generations import StoredGeneration, stored_generations
 from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_rows

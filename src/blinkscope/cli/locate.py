@@ -9,7 +9,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from blinkscope.cli.show import check_places, run_file, target_changes, write
+from blinkscope.cli.common import (
+    check_places,
+    conclude,
+    numbers,
+    read_text,
+    refuse_options,
+    run_file,
+    target_changes,
+)
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.trace import Target
@@ -29,7 +37,6 @@ OF_MODELS = (
     *("min_p", "max_new_tokens", "stop", "device", "dtype", "batch_bytes"),
 )
 """What can be asked of a model, but not of a recording."""
-NOT_GIVEN = (None, "", "auto")
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -69,19 +76,12 @@ def command(arguments: argparse.Namespace) -> int:
         if arguments.plan:
             return _planned(plan(engine, question), arguments)
         trace = locate(engine, question, target=target, run=run, announce=_announce, watch=display.update)
-    write(trace, arguments)
-    print(f"run file: {run}", file=sys.stderr)
-    return 1 if trace.status == "interrupted" else 0
+    return conclude(trace, run, arguments)
 
 
 def _recorded(arguments: argparse.Namespace) -> int:
-    for name in OF_MODELS:
-        if getattr(arguments, name) not in NOT_GIVEN:
-            option = "a prompt" if name == "prompt" else f"--{name.replace('_', '-')}"
-            raise UserError(
-                f"{option} makes no sense with {arguments.model}: prompt, labels and sampling of recorded rollouts are "
-                "their own; leave it out."
-            )
+    why = ": prompt, labels and sampling of recorded rollouts are their own"
+    refuse_options(arguments, OF_MODELS, why)
     target = replace(Target(), **target_changes(arguments))
     if arguments.plan:
         return _planned(plan(arguments.model, item=arguments.item, seed=arguments.seed), arguments)
@@ -99,9 +99,7 @@ def _recorded(arguments: argparse.Namespace) -> int:
             announce=_announce,
             watch=display.update,
         )
-    write(trace, arguments)
-    print(f"run file: {run}", file=sys.stderr)
-    return 1 if trace.status == "interrupted" else 0
+    return conclude(trace, run, arguments)
 
 
 def recorded_method(arguments: argparse.Namespace) -> MethodOptions | str | None:
@@ -196,22 +194,14 @@ def _prompt(arguments: argparse.Namespace) -> str | tuple[Message, ...]:
 def _text(name: str) -> str:
     """A UTF-8 text file, one final line break left out."""
     path = Path(name)
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{name} has more than {LARGEST_FILE:,} bytes; that is no single transcript.")
-        return path.read_text(encoding="utf-8").removesuffix("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not UTF-8 text.") from None
-    except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror}.") from None
+    if path.is_file() and path.stat().st_size > LARGEST_FILE:
+        raise UserError(f"{name} has more than {LARGEST_FILE:,} bytes; that is no single transcript.")
+    return read_text(name).removesuffix("\n")
 
 
 def _method(arguments: argparse.Namespace) -> MethodOptions:
     fractions = DEFAULT_FRACTIONS
     if arguments.fractions is not None:
-        try:
-            fractions = tuple(float(part) for part in arguments.fractions.split(","))
-        except ValueError:
-            raise UserError(f"--fractions is {arguments.fractions!r}; give numbers from 0 to 1 with commas.") from None
+        fractions = numbers("fractions", arguments.fractions, float, "give numbers from 0 to 1 with commas")
     resamples = arguments.resamples if arguments.resamples is not None else MethodOptions.resamples
     return MethodOptions(arguments.method or MethodOptions.name, fractions, resamples)

@@ -7,10 +7,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from blinkscope.cli.show import check_places, run_file, target_changes, write
+from blinkscope.cli.common import check_places, conclude, numbers, refuse_options, run_file, target_changes
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
-from blinkscope.pictured import PicturePlan, locate_picture, times_of
+from blinkscope.pictured import PicturePlan, locate_picture
 from blinkscope.report.progress import progress_display
 
 if TYPE_CHECKING:
@@ -21,14 +21,10 @@ OF_TEXTS = (
     *("min_p", "max_new_tokens", "stop", "fractions", "resamples", "estimator", "device", "dtype", "batch_bytes"),
 )
 """What can be asked of a text, but not of a picture."""
-NOT_GIVEN = (None, "", "auto")
 
 
 def command(arguments: argparse.Namespace) -> int:
-    for name in OF_TEXTS:
-        if getattr(arguments, name) not in NOT_GIVEN:
-            option = "a prompt" if name == "prompt" else f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} makes no sense with {arguments.model}, which makes pictures; leave it out.")
+    refuse_options(arguments, OF_TEXTS, ", which makes pictures")
     if arguments.plan:
         raise UserError(
             "there is no plan for pictures: which noise levels are looked at depends on what is drawn. Limit it with "
@@ -37,7 +33,7 @@ def command(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {
         "image": arguments.image,
         "feature": arguments.feature,
-        "times": None if arguments.times is None else times_of(arguments.times),
+        "times": None if arguments.times is None else _times(arguments.times),
         "seed": arguments.seed,
         "labels": arguments.labels,
         **({} if arguments.method is None else {"method": arguments.method}),
@@ -50,9 +46,11 @@ def command(arguments: argparse.Namespace) -> int:
         trace = locate_picture(
             arguments.model, target=target, run=run, announce=_announce, watch=display.update, **options
         )
-    write(trace, arguments)
-    print(f"run file: {run}", file=sys.stderr)
-    return 1 if trace.status == "interrupted" else 0
+    return conclude(trace, run, arguments)
+
+
+def _times(text: str) -> tuple[float, ...]:
+    return numbers("times", text, float, "give numbers with commas, for instance 0.5,1,2")
 
 
 def _announce(plan: PicturePlan) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from blinkscope.cli.show import target_changes
+from blinkscope.cli.common import target_changes
 from blinkscope.report.html import write_report
-from blinkscope.session import stored
+from blinkscope.reread import stored
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from blinkscope.cli.common import check_places, numbers, read_text, target_changes
 from blinkscope.cli.locate import recorded_method
-from blinkscope.cli.show import check_places, target_changes
 from blinkscope.errors import UserError
 from blinkscope.exports.study import write_tables
 from blinkscope.report.progress import progress_display
@@ -22,6 +22,7 @@ from blinkscope.studies.catalogue import find_study
 from blinkscope.studies.replay import study_replay
 from blinkscope.studies.specs import from_toml, to_toml
 from blinkscope.studies.study import Study, StudyResult, run_study
+from blinkscope.studies.survey import Survey
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -66,13 +67,21 @@ def write_result(result: StudyResult, arguments: argparse.Namespace) -> None:
         write_tables(result, Path(arguments.tables))
 
 
+def write_survey(survey: Survey, arguments: argparse.Namespace) -> None:
+    """The survey on stdout, as text or as one JSON object."""
+    if arguments.json:
+        print(json.dumps(survey.to_json(), allow_nan=False))
+    else:
+        print_survey(survey, sys.stdout)
+
+
 def _spec(study: Study, arguments: argparse.Namespace) -> Any:
     """The study's own settings, those of the file, and those of the command line, the later ones first."""
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     words = frozenset(value for value in given.values() if isinstance(value, str))
     spec = study.default
     if arguments.spec is not None:
-        spec = from_toml(_read(arguments.spec), study.name, study.default, repeated=words)
+        spec = from_toml(read_text(arguments.spec), study.name, study.default, repeated=words)
     changes: dict[str, Any] = {}
     for field in fields(spec):
         if field.name in ("asking", "target"):
@@ -81,7 +90,9 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
             changes[field.name] = replace(part, **{name: _plain(given[name]) for name in names})
         elif field.name in given:
             changes[field.name] = (
-                _numbers(field.name, given[field.name]) if field.name in NUMBERS else _plain(given[field.name])
+                numbers(field.name, given[field.name], NUMBERS[field.name], "write numbers with commas")
+                if field.name in NUMBERS
+                else _plain(given[field.name])
             )
     return replace(spec, **changes)
 
@@ -92,22 +103,6 @@ NUMBERS: Mapping[str, type] = {"times": int, "fractions": float, "temperatures":
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _numbers(name: str, text: str) -> tuple[Any, ...]:
-    try:
-        return tuple(NUMBERS[name](part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--{name} is {text!r}; write numbers with commas.") from None
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not UTF-8 text.") from None
-    except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror}.") from None
 
 
 def _replay(arguments: argparse.Namespace) -> int:
@@ -122,9 +117,6 @@ def _replay(arguments: argparse.Namespace) -> int:
             labels=arguments.labels,
             **target_changes(arguments),
         )
-    if arguments.json:
-        print(json.dumps(survey.to_json(), allow_nan=False))
-    else:
-        print_survey(survey, sys.stdout)
+    write_survey(survey, arguments)
     print(f"run file: {arguments.output}", file=sys.stderr)
     return 1 if survey.status == "interrupted" else 0

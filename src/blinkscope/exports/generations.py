@@ -12,8 +12,8 @@ from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.trace import Trace
 from blinkscope.keeper import named
 from blinkscope.pictured import DOCUMENT
+from blinkscope.reread import items_of, stored_generation, target_of
 from blinkscope.runs.store import Run
-from blinkscope.session import items_of, stored_generation, target_of
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ with what it was made: a change is mentioned.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class Spec:
         # Tuples become lists here, so that a spec equals what is read back from its file.
         for part in ("identity", "target", "provenance"):
             object.__setattr__(self, part, _plain(part, getattr(self, part)))
+
+
+def digest(content: JSON | Mapping[str, JSON]) -> str:
+    """SHA-256 of a JSON document, whatever the order of its names: what stands in an identity for a large content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode("ascii")).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.question import Question
 from blinkscope.replies import Beginning, Path, draw_replies
+from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
-from blinkscope.session import locate_item, stored_generation
+from blinkscope.session import locate_item
 from blinkscope.studies.accuracy import jump_rows, place_rows, table_one
 from blinkscope.studies.grading import feature_for_grading, grade
 from blinkscope.studies.questions import question_items

@@ -17,8 +17,8 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.feature import RESERVED
 from blinkscope.replies import Ask, Beginning, Path, draw_replies
+from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
-from blinkscope.session import stored_generation
 from blinkscope.studies.cot import CotSpec, looked_into, question_list
 from blinkscope.studies.grading import feature_for_grading, grade
 from blinkscope.studies.intervals import clustered_interval

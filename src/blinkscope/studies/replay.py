@@ -13,8 +13,8 @@ from blinkscope.estimate.trace import Target
 from blinkscope.keeper import Keeper
 from blinkscope.recorded import analyse, file_of, name_of, spec_of, split_options
 from blinkscope.replay_formats import Item
+from blinkscope.reread import items_of
 from blinkscope.runs.store import Run
-from blinkscope.session import items_of
 from blinkscope.studies.survey import Finding, Survey, store_finding, stored_finding, survey_of
 
 

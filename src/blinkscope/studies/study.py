@@ -6,7 +6,6 @@ the draws that are missing. An item that cannot be used is counted as failed and
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +19,10 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import SCHEMA, Target
 from blinkscope.keeper import Keeper, named, provenance
 from blinkscope.replies import Stopwatch
-from blinkscope.runs.spec import Spec
+from blinkscope.reread import items_of, target_of
+from blinkscope.runs.spec import Spec, digest
 from blinkscope.runs.store import Run
-from blinkscope.session import items_of, open_model, sampling_of, target_of
+from blinkscope.session import open_model, sampling_of
 from blinkscope.studies.specs import spec_from
 
 DRAWN_BY = ("error", "continuations", "generated_tokens")
@@ -232,13 +232,9 @@ def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> S
 
 def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: str) -> Spec:
     settings = {name: value for name, value in asdict(spec).items() if name != "target"}
-    digests: dict[str, JSON] = {item.id: _digest(item.content) for item in items}
+    digests: dict[str, JSON] = {item.id: digest(item.content) for item in items}
     identity: dict[str, JSON] = {"study": study.name, "model": model, "spec": settings, "items": digests}
     return Spec(identity=identity, target=asdict(spec.target), provenance=provenance())
-
-
-def _digest(content: Mapping[str, JSON]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _outcome(run: Run, number: int, target: Target) -> Mapping[str, Any] | None:

@@ -6,8 +6,6 @@ the item is finished, so a study that goes on does not compute it again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,8 +17,9 @@ from blinkscope.estimate.trace import SCHEMA, Target, Trace
 from blinkscope.keeper import named
 from blinkscope.replay_comparison import Agreement, agreement, compare_with_resamples
 from blinkscope.replay_formats import item_from_json
+from blinkscope.reread import items_of, stored_generation, target_of
+from blinkscope.runs.spec import digest
 from blinkscope.runs.store import Run
-from blinkscope.session import items_of, stored_generation, target_of
 
 WAITING = "waiting"
 DEFAULT_LABELS = 12
@@ -161,7 +160,7 @@ def store_finding(run: Run, number: int, target: Target, finding: Finding) -> No
 
 
 def _name(number: int, target: Target) -> str:
-    key = hashlib.sha256(json.dumps(asdict(target), sort_keys=True).encode()).hexdigest()[:16]
+    key = digest(asdict(target))[:16]
     return f"finding {number} {key}"
 
 

@@ -125,6 +125,22 @@ const common = (() => {
     <ul class="notes">${data.notes.map((note) => html`<li>${line(note)}</li>`)}</ul>
   </div>`;
 
+  function time() {
+    const { seconds, model_seconds: inModel } = data.timing;
+    return seconds > 0 ? [["Time", `${small(seconds)} s`, `${percent(inModel / seconds)} of it in the model.`]] : [];
+  }
+
+  /** How it was measured; the time, which all pages have, comes last among the costs. */
+  const Numbers = ({ accuracy, cost, settings }) => html`<section aria-labelledby="numbers-title">
+    <h2 id="numbers-title">How it was measured</h2>
+    <div class="facts-grid">
+      <${Facts} title="Accuracy" facts=${accuracy} />
+      <${Facts} title="Cost" facts=${[...cost, ...time()]} />
+      <${Facts} title="Settings" facts=${settings} />
+    </div>
+    ${data.notes.length > 0 && html`<${Notes} />`}
+  </section>`;
+
   // ------------------------------------------------------------------ the plot of a curve
 
   const root = getComputedStyle(document.documentElement); // live: follows the colour scheme
@@ -180,9 +196,29 @@ const common = (() => {
     ctx.restore();
   }
 
+  /** The curve in the element `plot`, as large as it is and in its colours; `more` gives options beyond these. */
+  function drawCurve({ list, columns, bands }, { hooks = {}, ...more }) {
+    const host = element("plot");
+    const size = () => ({ width: host.clientWidth, height: host.clientHeight });
+    const u = new uPlot({
+      ...size(),
+      padding: [18, 18, 0, 0],
+      legend: { show: false },
+      scales: { x: { time: false }, y: { range: [-0.02, 1.02] } },
+      axes: axes(),
+      series: list,
+      bands,
+      ...more,
+      hooks: { drawClear: [tintWindows], ...hooks },
+    }, columns, host);
+    new ResizeObserver(() => u.setSize(size())).observe(host);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => u.redraw(false));
+    return u;
+  }
+
   return {
     data, labels, curve, windows, element, finalLabel, slot, dash, labelName, ranked, colour,
     prose, line, plain, part, clipped, prob, small, tokenProb, whole, percent, count, inWords,
-    Said, Label, Bar, Law, STATUS, Facts, Notes, series, axes, tintWindows,
+    Said, Label, Bar, Law, STATUS, Numbers, series, drawCurve,
   };
 })();

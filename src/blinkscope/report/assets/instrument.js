@@ -11,27 +11,19 @@
     tokens, labels, curve, windows, before, everyToken, moved, forksAt,
     element, plain, part, prob, tokenProb, count, labelName, ranked, Panel, Hint,
   } = report;
-  const { series, axes, tintWindows } = common;
+  const { series, drawCurve } = common;
 
   // ------------------------------------------------------------------ the plot
 
   const plot = makePlot();
 
   function makePlot() {
-    const host = element("plot");
-    const size = () => ({ width: host.clientWidth, height: host.clientHeight });
-    const { list, columns, bands, of } = series(everyToken);
+    const drawn = series(everyToken);
+    const { of } = drawn;
     const means = new Set(of.map(([mean]) => mean));
     const tokenAt = (x) => Math.max(0, Math.min(tokens.length - 1, Math.floor(x)));
     const underCursor = (u) => tokenAt(u.posToVal(u.cursor.left, "x"));
-    const options = {
-      ...size(),
-      padding: [18, 18, 0, 0],
-      legend: { show: false },
-      scales: { x: { time: false }, y: { range: [-0.02, 1.02] } },
-      axes: axes(),
-      series: list,
-      bands,
+    const u = drawCurve(drawn, {
       cursor: {
         x: false,
         y: false,
@@ -41,13 +33,11 @@
         points: { size: 7, width: 1.5 },
       },
       hooks: {
-        drawClear: [tintWindows],
         draw: [() => looked >= 0 && mark(looked)], // the axis may have moved: a resized window, a closer look
         setCursor: [(u) => (u.cursor.left >= 0 ? look(underCursor(u), { fromPlot: true }) : rest())],
         setScale: [({ scales: { x } }) => (element("reset").hidden = x.min <= 0 && x.max >= tokens.length)],
       },
-    };
-    const u = new uPlot(options, columns, host);
+    });
     const marker = document.createElement("div");
     marker.className = "marker";
     u.over.append(marker);
@@ -57,8 +47,6 @@
       if (Math.abs(event.clientX - down) < 5) openToken(underCursor(u), { block: "center" });
     });
     element("reset").addEventListener("click", () => u.setScale("x", { min: 0, max: tokens.length }));
-    new ResizeObserver(() => u.setSize(size())).observe(host);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => u.redraw(false));
     return { u, of, marker };
   }
 

@@ -4,7 +4,7 @@
   const { html, render } = htmPreact;
   const {
     data, labels, curve, windows, element, finalLabel, slot, labelName, ranked, line, plain, prob, small, whole,
-    percent, count, inWords, Label, Bar, Law, STATUS, Facts, Notes, series, axes, tintWindows,
+    percent, count, inWords, Label, Bar, Law, STATUS, Numbers, series, drawCurve,
   } = common;
   const { levels, target } = data;
   const said = (t) => (t === "inf" ? "\u221e" : small(t));
@@ -106,15 +106,10 @@
         </li>`)}</ul>`}
   </section>`;
 
-  function cost() {
-    const { seconds, model_seconds: inModel } = data.timing;
-    const facts = [
-      ["Continuations", whole(data.cost.continuations)],
-      ["Network evaluations", whole(data.cost.network_evaluations)],
-    ];
-    if (seconds > 0) facts.push(["Time", `${small(seconds)} s`, `${percent(inModel / seconds)} of it in the model.`]);
-    return facts;
-  }
+  const cost = () => [
+    ["Continuations", whole(data.cost.continuations)],
+    ["Network evaluations", whole(data.cost.network_evaluations)],
+  ];
 
   const settings = () => Object.entries(data.settings)
     .filter(([, value]) => value !== null)
@@ -125,16 +120,6 @@
     small(data.error.reached_max),
     `The largest posterior standard deviation over all levels and labels; asked for ${small(data.error.asked)}.`,
   ]];
-
-  const Numbers = () => html`<section aria-labelledby="numbers-title">
-    <h2 id="numbers-title">How it was measured</h2>
-    <div class="facts-grid">
-      <${Facts} title="Accuracy" facts=${accuracy()} />
-      <${Facts} title="Cost" facts=${cost()} />
-      <${Facts} title="Settings" facts=${settings()} />
-    </div>
-    ${data.notes.length > 0 && html`<${Notes} />`}
-  </section>`;
 
   const HowTo = () => html`<details class="howto">
     <summary>How to read this</summary>
@@ -151,26 +136,11 @@
   </details>`;
 
   const Page = () => html`
-    <${Top} /><${Curve} /><${Levels} /><${Windows} /><${Numbers} /><${HowTo} />
+    <${Top} /><${Curve} /><${Levels} /><${Windows} /><${Numbers} accuracy=${accuracy()} cost=${cost()} settings=${settings()} /><${HowTo} />
     <footer class="small">Written by blinkscope. This file holds all it shows and fetches nothing.</footer>`;
 
   document.title = `Read as ${plain(data.final_label)} \u00b7 blinkscope`;
   render(html`<${Page} />`, element("report"));
 
-  const host = element("plot");
-  const size = () => ({ width: host.clientWidth, height: host.clientHeight });
-  const { list, columns, bands } = series(false);
-  const plot = new uPlot({
-    ...size(),
-    padding: [18, 18, 0, 0],
-    legend: { show: false },
-    scales: { x: { time: false }, y: { range: [-0.02, 1.02] } },
-    axes: axes(),
-    series: list,
-    bands,
-    cursor: { show: false },
-    hooks: { drawClear: [tintWindows] },
-  }, columns, host);
-  new ResizeObserver(() => plot.setSize(size())).observe(host);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot.redraw(false));
+  drawCurve(series(false), { cursor: { show: false } });
 })();

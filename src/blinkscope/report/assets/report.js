@@ -5,7 +5,7 @@ const report = (() => {
   const {
     data, labels, curve, windows, element, finalLabel, slot, labelName, ranked,
     prose, line, plain, part, clipped, prob, small, tokenProb, whole, percent, count, inWords,
-    Said, Label, Bar, Law, STATUS, Facts, Notes,
+    Said, Label, Bar, Law, STATUS, Numbers,
   } = common;
   const { change } = data;
   const tokens = data.generation.tokens;
@@ -296,25 +296,12 @@ const report = (() => {
 
   function cost() {
     const { generated_tokens: generated, predicted_tokens: predicted } = data.cost;
-    const { seconds, model_seconds: inModel } = data.timing;
-    const facts = [
+    return [
       ["Continuations", whole(data.cost.continuations)],
       ["Tokens generated", whole(generated), predicted > 0 && `${whole(predicted)} were predicted.`],
       ["Tokens scored", whole(data.cost.scored_tokens)],
     ];
-    if (seconds > 0) facts.push(["Time", `${small(seconds)} s`, `${percent(inModel / seconds)} of it in the model.`]);
-    return facts;
   }
-
-  const Numbers = () => html`<section aria-labelledby="numbers-title">
-    <h2 id="numbers-title">How it was measured</h2>
-    <div class="facts-grid">
-      <${Facts} title="Accuracy" facts=${accuracy()} />
-      <${Facts} title="Cost" facts=${cost()} />
-      <${Facts} title="Settings" facts=${settings()} />
-    </div>
-    ${data.notes.length > 0 && html`<${Notes} />`}
-  </section>`;
 
   // ------------------------------------------------------------------ how to read this, and the whole
 
@@ -353,7 +340,7 @@ const report = (() => {
       <aside id="panel" class="panel" aria-label="Forks"></aside>
     </div>
     <${Windows} />
-    <${Numbers} />
+    <${Numbers} accuracy=${accuracy()} cost=${cost()} settings=${settings()} />
     <${HowTo} />
     <footer class="small">Written by blinkscope. This file holds all it shows and fetches nothing.</footer>`;
 

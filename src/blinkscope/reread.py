@@ -1,0 +1,72 @@
+"""What a run file holds, as results: computed again from the stored draws alone, without the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from blinkscope.errors import UserError
+from blinkscope.estimate.record import PathRecord
+from blinkscope.estimate.trace import Target, Trace
+from blinkscope.keeper import named, read_again
+from blinkscope.pictured import stored_picture
+from blinkscope.runs.store import Run
+
+
+def stored(path: str | Path, *, item: str | None = None, **changes: Any) -> Trace:
+    """The result in a run file, computed again without the model; ``changes`` replace fields of its ``Target``.
+
+    item : which of several generations, where the run holds a study.
+    """
+    if unknown := sorted(set(changes) - set(Target.__dataclass_fields__)):
+        raise UserError(
+            f"{unknown[0]} cannot be changed in a stored run; {', '.join(Target.__dataclass_fields__)} can."
+        )
+    with Run.open(Path(path)) as run:
+        return stored_generation(run, _number(run, item), replace(target_of(run), **changes))
+
+
+def stored_generation(run: Run, generation: int, target: Target) -> Trace:
+    """The result for one of the generations in an open run."""
+    picture = stored_picture(run, generation, target)
+    if picture is not None:
+        return picture
+    document = run.document(named("path", generation))
+    if document is None:
+        raise UserError(f"{run.path} does not hold this generation yet: its run was stopped before it was scored.")
+    record = PathRecord.from_json(document)
+    trace = read_again(run, generation, record, target)
+    recording = run.document(named("item", generation))
+    if recording is None:
+        return trace
+    from blinkscope.replay_comparison import comparison_of
+    from blinkscope.replay_formats import item_from_json
+
+    return replace(trace, comparison=comparison_of(item_from_json(recording), record.labels))
+
+
+def items_of(run: Run) -> tuple[str, ...]:
+    """Ids of the generations in a run of recorded ones or of a study, in the order of their numbers."""
+    items = run.spec.identity.get("items", {})
+    return tuple(items) if isinstance(items, dict) else ()
+
+
+def _number(run: Run, item: str | None) -> int:
+    items = items_of(run)
+    shown = ", ".join(map(repr, items[:8])) + (f" and {len(items) - 8:,} more" if len(items) > 8 else "")
+    if item is None:
+        if len(items) > 1:
+            raise UserError(f"{run.path} holds {len(items):,} generations; choose one with --item: {shown}.")
+        return 0
+    if item not in items:
+        raise UserError(f"{run.path} holds no item {item!r}; {f'it holds {shown}' if items else 'it is no study'}.")
+    return items.index(item)
+
+
+def target_of(run: Run) -> Target:
+    """The target of a run, as it was last asked for."""
+    try:
+        return Target(**run.spec.target)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(f"the run file's target cannot be read ({error}).") from None
