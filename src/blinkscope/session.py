@@ -26,7 +26,7 @@ from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
 from blinkscope.keeper import Keeper, keeping, provenance
-from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Score, Spelling
+from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Remarking, Score, Spelling
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
 from blinkscope.pictured import is_picture_model, locate_picture
@@ -388,6 +388,7 @@ def _record(
         if exact is not None:
             truth = (exact.labels, tuple(tuple(float(x) for x in row) for row in exact.posterior))
     pieces, context = engine.pieces(path.tokens), path.context
+    remarks = engine.remarks(context) if isinstance(engine, Remarking) else ()
     return PathRecord(
         settings={**_asked(question, engine, feature, sampling), "method": question.method.name},
         text=engine.decode(path.tokens),
@@ -404,7 +405,7 @@ def _record(
         labels=question.labels,
         scored_tokens=len(path.tokens),
         truth=truth,
-        notes=_notes(pieces, score, sampling),
+        notes=(*remarks, *_notes(pieces, score, sampling)),
         generation=writer.generation,
         context=engine.spell(context) if isinstance(engine, Spelling) else "".join(engine.pieces(context.ids)),
         ended=ended,

@@ -20,6 +20,7 @@ from blinkscope.engines.transformers import CHUNK, TransformersEngine
 from blinkscope.errors import EngineError, MissingExtra, UserError
 from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path
 from blinkscope.language.sampling import Sampling
+from blinkscope.session import locate
 from tests.engines import tiny
 
 END = 258
@@ -319,6 +320,22 @@ def test_messages_reach_the_model_through_its_template():
     assert engine.encode("hé", prefill="Well").ids == engine.encode((Message("user", "hé"),), prefill="Well").ids
     question = engine.follow_up(Path(context, (1, 2)), "Sure?")
     assert spell(question) == "<|end|>\n<|start|>user\nSure?<|end|>\n<|start|>assistant\n"
+
+
+def test_a_result_notes_marks_in_the_prompt_and_settings_that_are_not_followed():
+    model = tiny.model("llama")
+    model.generation_config.update(temperature=0.7, repetition_penalty=1.1, no_repeat_ngram_size=3)
+    engine = engine_of(model, tiny.tokenizer())
+
+    def look(prompt: str, prefill: str = "") -> tuple[str, ...]:
+        sampling = Sampling(max_new_tokens=4)
+        return locate(engine, prompt, feature="contains:a", prefill=prefill, sampling=sampling, continuations=8).notes
+
+    assert look("hi") == (
+        "the model's generation config asks for repetition_penalty=1.1, no_repeat_ngram_size=3, which is not followed.",
+    )
+    marks = "the prompt spells <|end|>, <|pad|>, which the tokenizer reads as marks, not as text."
+    assert look("hi <|end|> there <|end|>", prefill="<|pad|>")[0] == marks
 
 
 def test_prompt_without_template_is_raw_text():

@@ -98,7 +98,7 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert json.loads(data_block({"a": [float("nan"), float("inf"), 0.1234567]})) == {"a": [None, None, 0.12346]}
 
 
-def test_every_continuation_is_counted_and_ten_of_a_kind_are_kept() -> None:
+def test_every_continuation_is_counted_and_the_ten_most_frequent_texts_of_a_kind_are_kept() -> None:
     trace = sample.realistic()
     groups = report_data(trace)["continuations"]
     assert [(g["position"], g["token"], g["p"], g["drawn"]) for g in groups] == [
@@ -106,8 +106,17 @@ def test_every_continuation_is_counted_and_ten_of_a_kind_are_kept() -> None:
     ]
     for group, fork in zip(groups, trace.forks, strict=True):
         assert {trace.labels[k]: n for k, n in group["counts"]} == fork.labels
-        kept = Counter(text["label"] for text in group["texts"])
-        assert kept == {k: min(n, 10) for k, n in group["counts"]}
+        for k, n in group["counts"]:
+            written = Counter(
+                str(draw.payload["text"])
+                for draw in trace.draws
+                if (draw.stratum, draw.fork, draw.label) == (fork.position, fork.token, trace.labels[k])
+            )
+            kept = {text["head"]: text["times"] for text in group["texts"] if text["label"] == k}
+            assert sum(written.values()) == n
+            assert len(kept) == min(len(written), 10)
+            assert sorted(kept.values()) == sorted(written.values())[-len(kept) :]
+            assert kept.items() <= written.items()
 
 
 def test_long_continuations_lose_their_middle() -> None:
@@ -330,8 +339,8 @@ def test_a_click_shows_forks_and_what_came_of_them(browser: Browser, written: Ca
         said_in.first.wait_for()  # an outcome is rendered once its alternative is open
         said = said_in.all_inner_texts()
         drawn = [d for d in trace.draws if d.stratum == position and d.fork == forks[1].token]
-        shown = {str(d.payload["text"]).strip().replace("\n", "↵") for d in drawn}
-        assert said
+        times = Counter(str(d.payload["text"]).strip().replace("\n", "↵") for d in drawn)
+        shown = {f"{text} ({n} times)" if n > 1 else text for text, n in times.items()}
         assert {text.replace("\n", "") for text in said} <= shown
         for label, n in forks[1].labels.items():
             assert f"{label} {n}" in (bar.get_attribute("aria-label") or "")

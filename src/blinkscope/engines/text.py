@@ -49,8 +49,7 @@ class Text:
             raise UserError("this model has no chat template, so it cannot take messages; give the prompt as one text.")
         if prompt[-1].role == "assistant":
             raise UserError("the last message is the assistant's; end the conversation with a user's message.")
-        ids = self.tokenizer(self._render(prompt), add_special_tokens=False, verbose=False).input_ids
-        return self._with_prefill(ids, prefill, prompt)
+        return self._with_prefill(self._ids(self._render(prompt)), prefill, prompt)
 
     def _with_prefill(self, ids: list[int], prefill: str, messages: tuple[Message, ...]) -> Context:
         return Context((*ids, *self._plain(prefill)), prefill, messages)
@@ -71,6 +70,16 @@ class Text:
         if first is not None and ids[:1] == (first,) and self.tokenizer("a").input_ids[:1] == [first]:
             ids = ids[1:]
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def marks(self, context: Context) -> tuple[str, ...]:
+        """The special tokens that a user's own words spell, and that the tokenizer therefore reads as marks."""
+        ids = [id_ for message in context.messages for id_ in self._ids(message.content)] + self._ids(context.prefill)
+        return tuple(
+            str(self.tokenizer.convert_ids_to_tokens(id_)) for id_ in dict.fromkeys(ids) if id_ in self.special
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
         """Text of each token. A character that is spread over several tokens belongs to the last of them."""
@@ -133,7 +142,7 @@ class Text:
         _, found, after = rendered.rpartition(_MARK)
         if not found:
             raise UserError("the model's chat template drops replies, so nothing can be asked after one.")
-        return list(self.tokenizer(after, add_special_tokens=False, verbose=False).input_ids)
+        return self._ids(after)
 
     def _raw(self, prompt: str) -> list[int]:
         """Ids of a prompt without template, with the beginning-of-text token where the tokenizer adds one."""
@@ -144,11 +153,10 @@ class Text:
         """Ids of a text that goes on from what stands before it."""
         if not text:
             return ()
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        ids = self._ids(text)
         if self.decode(ids) != text:
             # Some tokenizers put a space before a text; after a line break they do not.
-            ahead = self.tokenizer("\n", add_special_tokens=False, verbose=False).input_ids
-            both = self.tokenizer("\n" + text, add_special_tokens=False, verbose=False).input_ids
+            ahead, both = self._ids("\n"), self._ids("\n" + text)
             if both[: len(ahead)] == ahead and self.decode(both) == "\n" + text:
                 ids = both[len(ahead) :]
             else:

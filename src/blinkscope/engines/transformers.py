@@ -22,6 +22,23 @@ from blinkscope.language.engine import Completion, Context, Job, Message, Path, 
 from blinkscope.language.sampling import Sampling
 
 CHUNK = 256  # positions in one forward pass over a path
+# Settings of a generation config that would change the next-token law and are not followed, and what turns each off.
+_NOT_FOLLOWED = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_new_tokens": 0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "top_h": 1.0,
+    "bad_words_ids": [],
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+    "sequence_bias": {},
+    "exponential_decay_length_penalty": (),
+    "guidance_scale": 1.0,
+}
 _CPU_ROWS, _GPU_ROWS = 96, 256  # beyond these a step takes longer in the same proportion
 
 
@@ -100,6 +117,14 @@ class TransformersEngine:
 
     def spell(self, context: Context) -> str:
         return self._text.spell(context)
+
+    def remarks(self, context: Context) -> tuple[str, ...]:
+        remarks = []
+        if marks := self._text.marks(context):
+            remarks.append(f"the prompt spells {', '.join(marks)}, which the tokenizer reads as marks, not as text.")
+        if settings := _not_followed(self._model):
+            remarks.append(f"the model's generation config asks for {', '.join(settings)}, which is not followed.")
+        return tuple(remarks)
 
     def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
         return self._text.follow_up(path.context, question)
@@ -211,6 +236,12 @@ def _generation_settings(model: Any) -> Sampling:
         top_p=setting("top_p", 1.0),
         min_p=setting("min_p", 0.0),
     )
+
+
+def _not_followed(model: Any) -> list[str]:
+    """Settings of the generation config that change the next-token law in ways that ``Sampling`` does not know."""
+    settings = {name: getattr(model.generation_config, name, None) for name in _NOT_FOLLOWED}
+    return [f"{name}={value}" for name, value in settings.items() if value not in (None, _NOT_FOLLOWED[name])]
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -214,3 +214,12 @@ class Spelling(Protocol):
         The beginning-of-text mark is left out where the tokenizer adds one by itself.
         """
         ...
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """An engine that can say where what it samples differs from what a user may expect."""
+
+    def remarks(self, context: Context) -> tuple[str, ...]:
+        """Sentences about how the model read the context, and about settings of the model that are not followed."""
+        ...

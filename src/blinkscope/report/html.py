@@ -18,6 +18,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -255,29 +256,35 @@ def _continuations(trace: Trace, excerpt: Excerpt) -> list[dict[str, Any]]:
 
 
 def _group(position: int, token: str, draws: list[tuple[int, Draw]], excerpt: Excerpt) -> dict[str, Any]:
-    counts: dict[int, int] = {}
-    texts = []
-    for label, draw in draws:
-        counts[label] = counts.get(label, 0) + 1
-        if counts[label] <= excerpt.texts and isinstance(draw.payload.get("text"), str):
-            texts.append(_shortened(label, draw, excerpt))
+    counts: Counter[int] = Counter(label for label, _ in draws)
     return {
         "position": position,
         "token": token,
         "p": draws[0][1].payload.get("p"),
         "drawn": len(draws),
         "counts": sorted(counts.items()),
-        "texts": sorted(texts, key=lambda text: int(text["label"])),
+        "texts": [text for label in sorted(counts) for text in _texts(label, draws, excerpt)],
     }
 
 
-def _shortened(label: int, draw: Draw, excerpt: Excerpt) -> dict[str, Any]:
-    text = str(draw.payload["text"])
+def _texts(label: int, draws: list[tuple[int, Draw]], excerpt: Excerpt) -> list[dict[str, Any]]:
+    """What the draws of one label wrote, the most frequent first; draws that wrote the same are one entry."""
+    same = Counter(
+        (text, draw.label, draw.payload.get("finish"))
+        for own, draw in draws
+        if own == label and isinstance(text := draw.payload.get("text"), str)
+    )
+    return [
+        {"label": label, "said": said, "finish": finish, "times": times, **_shortened(text, excerpt)}
+        for (text, said, finish), times in same.most_common(excerpt.texts)
+    ]
+
+
+def _shortened(text: str, excerpt: Excerpt) -> dict[str, Any]:
     omitted = len(text) - excerpt.head - excerpt.tail
-    entry: dict[str, Any] = {"label": label, "said": draw.label, "finish": draw.payload.get("finish")}
     if omitted <= 0:
-        return {**entry, "head": text}
-    return {**entry, "head": text[: excerpt.head], "omitted": omitted, "tail": text[-excerpt.tail :]}
+        return {"head": text}
+    return {"head": text[: excerpt.head], "omitted": omitted, "tail": text[-excerpt.tail :]}
 
 
 # ---------------------------------------------------------------- the file

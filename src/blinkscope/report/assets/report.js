@@ -135,6 +135,7 @@ const report = (() => {
     const forced = text.head.startsWith(fork.token);
     const gap = text.omitted && ` \u2026 ${count(text.omitted, "character")} left out \u2026 `;
     const remarks = [
+      text.times > 1 && `${whole(text.times)} times`,
       text.head === "" && "the reply ended here",
       text.finish === "length" && "cut at the length cap",
       text.said !== labelName(text.label) && text.said, // a label that the curve sums into (other)
@@ -152,7 +153,8 @@ const report = (() => {
 
   function Outcome({ fork, k, n }) {
     const texts = fork.texts.filter((text) => text.label === k);
-    const shown = texts.length < n ? `, ${texts.length} shown` : "";
+    const told = texts.reduce((sum, text) => sum + text.times, 0);
+    const shown = told < n ? `, ${whole(told)} shown` : "";
     return html`<div class="outcome">
       <h4><${Label} k=${k} /><span class="small">${count(n, "continuation")}${shown}</span></h4>
       <ul>${texts.map((text) => html`<${Continuation} text=${text} fork=${fork} />`)}</ul>
@@ -323,8 +325,8 @@ const report = (() => {
       The bands hold ${percent(curve.level)} of the joint draws of the curve: that much is not known because only so
       many continuations were drawn. ${data.truth ? "The dotted lines are the exact curve. " : ""}
       A token's forks are the alternatives from which continuations were drawn, each with its probability under the
-      sampling settings, what came out, and at most ${count(data.excerpt.texts, "text")} for each outcome, shortened in
-      the middle. The run file holds them all.
+      sampling settings, what came out, and at most ${count(data.excerpt.texts, "text")} for each outcome, the most
+      frequent first, shortened in the middle. The run file holds them all.
     </p>
     <p>
       Drag across the plot to look closer and double-click to return. Characters that would be invisible or reorder the
