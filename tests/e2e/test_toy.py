@@ -28,6 +28,9 @@ def test_a_window_is_found_where_the_model_decides(tmp_path: Path) -> None:
     assert np.abs(truth - mean).max() < 0.3  # six of the asked-for standard deviations
     assert mean[-1, found["labels"].index(found["final_label"])] == 1
     assert found["error"]["reached_max"] <= 0.05
+    skipped = found["curve"]["skipped"]
+    assert len(skipped) == len(positions)
+    assert 0 == skipped[-1] <= max(skipped) == found["skipped_weight"] <= 0.01
     for window in found["windows"]:
         exact = 0.5 * np.abs(truth[window["end"]] - truth[window["start"]]).sum()
         assert exact > 0.3

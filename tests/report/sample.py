@@ -63,7 +63,7 @@ def build(
         target=target or Target(),
         status="complete",
         cost=Cost(len(draws), generated, len(steps), generated * 9 // 10, seconds=71.3, model_seconds=68.9),
-        skipped_weight=0.0041,
+        skipped=np.full(len(steps) + 1, 0.0041),
         truth=curve(off_path[None], q, final)[0] if truth else None,
         notes=notes,
     )

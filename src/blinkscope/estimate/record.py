@@ -140,11 +140,11 @@ class PathRecord:
     def trace(self, outcome: Outcome, target: Target, *, seconds: float = 0.0, model_seconds: float = 0.0) -> Trace:
         """The result that the outcome of the loop amounts to."""
         recursion = self.recursion
-        skipped, unrecorded = 0.0, self.unrecorded
+        skipped, unrecorded = None, self.unrecorded
         if self.method.name == "divergence":
             undrawn = (recursion.off_path > 0).astype(float)
             undrawn[sorted({draw.stratum for draw in outcome.draws})] = 0.0
-            skipped = float(recursion.weight_of(undrawn).max(initial=0.0))
+            skipped = recursion.weight_of(undrawn)
             unlisted = np.where(undrawn > 0, 0.0, 1 - np.asarray(self.listed))
             unrecorded += float(recursion.weight_of(unlisted).max(initial=0.0))
         posterior = outcome.posterior
@@ -168,7 +168,7 @@ class PathRecord:
                 seconds=seconds,
                 model_seconds=model_seconds,
             ),
-            skipped_weight=skipped,
+            skipped=skipped,
             unrecorded_weight=unrecorded,
             truth=truth,
             notes=(*self.notes, RAN_OUT) if outcome.ran_out and self.limits is not None else self.notes,

@@ -113,8 +113,8 @@ class Trace:
 
     settings: what was asked, for display: ``prompt``, ``model``, ``method``, ``sampling``, ``seed``.
     steps: the generation, N of them; ``posterior`` has a row for each number of kept steps that the method looked at.
-    skipped_weight, unrecorded_weight: largest possible shift of any row by positions left out, and by alternatives
-        that the engine could not list.
+    skipped: largest possible shift of each row by positions left out (eta_t); None where none were.
+    unrecorded_weight: largest possible shift of any row by alternatives that the engine could not list.
     truth: the exact curve on the same rows and labels, where the model's law is known.
     notes: what a reader should know before trusting the numbers.
     comparison: the curve that recorded forks predict beside recorded free continuations; None without such a record.
@@ -132,7 +132,7 @@ class Trace:
     target: Target
     status: Status
     cost: Cost
-    skipped_weight: float = 0.0
+    skipped: Float[np.ndarray, " rows"] | None = None
     unrecorded_weight: float = 0.0
     truth: Float[np.ndarray, "rows labels"] | None = None
     notes: tuple[str, ...] = ()
@@ -154,6 +154,11 @@ class Trace:
     def band(self) -> tuple[Float[np.ndarray, "rows labels"], Float[np.ndarray, "rows labels"]]:
         """Lower and upper limits of the curve at the target's level."""
         return self.posterior.band(self.target.level)
+
+    @property
+    def skipped_weight(self) -> float:
+        """Largest possible shift of any row by positions left out."""
+        return 0.0 if self.skipped is None else float(self.skipped.max())
 
     @property
     def error(self) -> dict[str, float]:
@@ -241,6 +246,7 @@ class Trace:
                 "low": low.tolist(),
                 "high": high.tolist(),
                 "level": self.target.level,
+                **({} if self.skipped is None else {"skipped": self.skipped.tolist()}),
             },
             "windows": [
                 {
