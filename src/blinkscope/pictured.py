@@ -1,4 +1,4 @@
-"""The analysis of a picture: what ``session`` does for a text, for ``diffusion:NAME``."""
+"""The analysis of a picture: what ``session`` does for a text, for ``diffusion:NAME`` and ``diffusers:FOLDER``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from blinkscope.diffusion.folders import SCHEME as PIPELINES
+from blinkscope.diffusion.folders import Loading, open_pipeline
 from blinkscope.diffusion.images import read_image
+from blinkscope.diffusion.models import SCHEME as SHIPPED
 from blinkscope.diffusion.models import PictureModel, open_pictures
 from blinkscope.diffusion.pictures import Labeller, LevelSampler, MethodName, Rngs, experiment, source_of
 from blinkscope.diffusion.record import PictureRecord, Samples
-from blinkscope.errors import UserError
+from blinkscope.errors import MissingExtra, UserError, expect
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
@@ -24,7 +27,7 @@ from blinkscope.question import check_labels_and_seed, sort_options
 from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
 
-SCHEMES = ("diffusion:",)
+SCHEMES = (SHIPPED, PIPELINES)
 DOCUMENT = "picture"
 """Name of a picture's record in a run file."""
 OWN_LABELS = "class"
@@ -34,12 +37,14 @@ OWN_LABELS = "class"
 class PictureQuestion:
     """What is asked of a diffusion model: the identity of a run, apart from the model itself.
 
+    prompt: of text-to-image pipelines, what to draw.
     image: file of the picture to look into, or its array; None draws one.
     feature: ``class`` for the model's own labels, ``python:MODULE:FUNCTION``, or a function from pictures, shape
         (n, ...), to their labels.
     times: the only times (OU time, or masking probability) to look at; None lets the method choose.
     """
 
+    prompt: str | None = None
     image: str | Path | Samples | None = None
     feature: str | Labeller | None = None
     method: MethodName = "forward-reverse"
@@ -48,6 +53,7 @@ class PictureQuestion:
     times: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        expect("prompt", self.prompt, (str, type(None)), "what to draw, or None")
         check_labels_and_seed(self.labels, self.seed)
 
 
@@ -78,25 +84,29 @@ def locate_picture(
     run: str | Path | None = None,
     announce: Callable[[PicturePlan], None] = lambda plan: None,
     watch: Callable[[Progress], None] = lambda progress: None,
+    engine_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Trace:
     """Say at which noise levels a picture was decided; see ``locate``.
 
     Parameters
     ----------
-    model : ``diffusion:NAME?key=value``, or a ``PictureModel``.
+    model : ``diffusion:NAME?key=value``, ``diffusers:FOLDER?key=value``, or a ``PictureModel``.
+    engine_options : ``device``, ``dtype``, ``batch_bytes`` and ``allow_pickle`` of a pipeline of diffusers.
     options : fields of ``PictureQuestion`` and of ``Target``; ``generated_tokens`` limits network evaluations.
     """
     question, target = _split(target, options)
-    opened = open_pictures(model) if isinstance(model, str) else model
+    opened = open_model(model, question.prompt, engine_options or {})
     stopwatch = Stopwatch()
     sampler, (label, feature) = _Timed(opened.sampler, stopwatch), labeller(question, opened)
-    sample = _sample(question, sampler)
+    sample = _sample(question, opened)
     spec = _spec(question, opened, feature, sample, target)
     with keeping(run, spec, lambda: stopwatch.seconds) as keeper:
         document = keeper.document(DOCUMENT)
         if document is None:
-            settings = {key: spec.identity[key] for key in ("model", "feature", "image")}
+            settings = {
+                key: spec.identity[key] for key in ("model", "prompt", "feature", "image") if key in spec.identity
+            }
             record = experiment(
                 sampler,
                 label,
@@ -106,15 +116,50 @@ def locate_picture(
                 labels=question.labels,
                 times=question.times,
                 settings=settings,
+                autoencoder=opened.autoencoder,
+                notes=opened.notes,
             ).record
             keeper.put_document(DOCUMENT, record.to_json())
         else:
             record = PictureRecord.from_json(document)
         most = int(np.ceil(0.25 / target.error**2))
         announce(PicturePlan(record, record.costs[-1], most, len(keeper.known), keeper.notes))
-        trace = keeper.analyse(record, source_of(record, sampler, label), target, watch)
+        source = source_of(record, sampler, label, opened.autoencoder)
+        trace = keeper.analyse(record, source, target, watch)
         keeper.finish(trace.status)
     return trace
+
+
+def open_model(model: str | PictureModel, prompt: str | None, options: Mapping[str, Any]) -> PictureModel:
+    """The model that a spelling names, or the model itself, which was told when it was made what to draw."""
+    if isinstance(model, str) and model.startswith(PIPELINES):
+        return _open_pipeline(model, prompt, options)
+    name = model if isinstance(model, str) else model.name
+    if prompt is not None:
+        raise UserError(f"a prompt makes no sense with {name}; leave it out.")
+    if options:
+        raise UserError(f"{next(iter(options))} makes no sense with {name}, which needs no loading; leave it out.")
+    return open_pictures(model) if isinstance(model, str) else model
+
+
+def _open_pipeline(spec: str, prompt: str | None, options: Mapping[str, Any]) -> PictureModel:
+    """Where and how it is loaded has the names that it has for a language model."""
+    known = ("device", "dtype", "batch_bytes", "allow_pickle")
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(f"there is no option {unknown[0]!r} of a pipeline; there are {', '.join(known)}.")
+    try:
+        from blinkscope.engines.loading import Placement, quiet
+    except ImportError as error:
+        raise MissingExtra("a pipeline of diffusers", "diffusion") from error
+    placement = Placement.of(options.get("device", "auto"), options.get("dtype", "auto"))
+    loading = Loading(
+        placement.device,
+        None if placement.dtype == "auto" else placement.dtype,
+        bool(options.get("allow_pickle")),
+        options.get("batch_bytes"),
+    )
+    with quiet():
+        return open_pipeline(spec, prompt, loading)
 
 
 def stored_picture(run: Run, generation: int, target: Target) -> Trace | None:
@@ -156,9 +201,18 @@ def _split(target: Target | None, options: Mapping[str, Any]) -> tuple[PictureQu
     return PictureQuestion(**of_question), target
 
 
-def _sample(question: PictureQuestion, sampler: LevelSampler) -> Samples | None:
-    image = question.image
-    return read_image(Path(image), sampler.shape) if isinstance(image, (str, Path)) else image
+def _sample(question: PictureQuestion, model: PictureModel) -> Samples | None:
+    """The sample to look into: the given picture, or what an autoencoder makes of it; None to draw one."""
+    image, autoencoder = question.image, model.autoencoder
+    if isinstance(image, (str, Path)):
+        image = read_image(Path(image), model.sampler.shape if autoencoder is None else autoencoder.shape)
+    if image is None or autoencoder is None:
+        return image
+    if np.shape(image) != autoencoder.shape:
+        raise UserError(
+            f"the picture is of shape {np.shape(image)}; the model makes pictures of shape {autoencoder.shape}."
+        )
+    return autoencoder.encode(np.asarray(image))
 
 
 def _spec(question: PictureQuestion, model: PictureModel, feature: str, sample: Samples | None, target: Target) -> Spec:
@@ -167,6 +221,7 @@ def _spec(question: PictureQuestion, model: PictureModel, feature: str, sample: 
         image = Path(question.image).name if isinstance(question.image, (str, Path)) else "an array"
     content = None if sample is None else hashlib.sha256(np.ascontiguousarray(sample, dtype=float).tobytes())
     identity: dict[str, JSON] = {
+        **({} if model.prompt is None else {"prompt": model.prompt}),
         "model": model.name,
         "weights": model.digest,
         "feature": feature,

@@ -81,14 +81,15 @@ def locate(
     ----------
     model : a spelling such as ``smollm2``, ``hf:FOLDER`` or ``toy:fork``, an ``Engine``, or a loaded transformers model
         (then with its ``tokenizer``). ``replay:FILE`` takes recorded rollouts, which bring their prompt and labels;
-        ``diffusion:NAME`` or a ``PictureModel`` looks into a picture, with the options of ``PictureQuestion``.
+        ``diffusion:NAME``, ``diffusers:FOLDER`` or a ``PictureModel`` looks into a picture, with the options of
+        ``PictureQuestion``.
     prompt : text of a user turn, or chat messages, of which a last assistant message is the generation to analyse; or
         the whole ``Question``.
     target : when to stop and what to call a window.
     run : run file that keeps every draw; an existing one is continued.
     announce : called with the plan before anything is drawn.
     watch : called with the progress.
-    engine_options : ``device``, ``dtype`` and ``batch_bytes`` of the transformers engine.
+    engine_options : ``device``, ``dtype`` and ``batch_bytes`` of transformers and of diffusers (also ``allow_pickle``).
     item : of ``replay:FILE``, the id of the generation; the first one by default.
     options : fields of ``Question`` (``feature``, ``ask``, ``system``, ``prefill``, ``generation``, ``sampling``,
         ``method``, ``seed``, ``labels``) and of ``Target`` (``error``, ``delta``, ``continuations`` ...).

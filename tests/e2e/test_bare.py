@@ -58,3 +58,11 @@ def test_what_is_missing_is_named(python: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "pip install 'blinkscope[hf]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("model", ["diffusion:digits", "diffusers:folder"])
+def test_what_pictures_need_is_named(python: Path, tmp_path: Path, model: str) -> None:
+    done = run(python, "-m", "blinkscope.cli.main", "locate", "--model", model, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "pip install 'blinkscope[diffusion]'" in done.stderr
+    assert done.stderr.count("\n") <= 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blinkscope.cli.common import (
+    NOT_GIVEN,
     check_places,
     conclude,
     numbers,
@@ -44,9 +45,10 @@ def command(arguments: argparse.Namespace) -> int:
         from blinkscope.cli import picture
 
         return picture.command(arguments)
-    for name in ("image", "times"):
-        if getattr(arguments, name) is not None:
-            raise UserError(f"--{name} belongs to pictures; it needs --model diffusion:NAME.")
+    for name in ("image", "times", "allow_pickle"):
+        if getattr(arguments, name) not in NOT_GIVEN:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} belongs to pictures; it needs --model diffusion:NAME or diffusers:FOLDER.")
     if arguments.model.startswith("replay:"):
         return _recorded(arguments)
     if arguments.item is not None:

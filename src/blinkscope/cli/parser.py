@@ -71,7 +71,7 @@ def _locate(commands: Any) -> None:
     )
     p.add_argument("prompt", nargs="?", metavar="PROMPT", help="text of one user turn")
     what = p.add_argument_group("what is asked")
-    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, toy:NAME, diffusion:NAME ...")
+    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, toy:NAME, diffusers:FOLDER ...")
     what.add_argument("--item", metavar="ID", help="which generation of replay:FILE; the first one by default")
     what.add_argument("--feature", help="how outcomes are told apart; see 'blinkscope features'")
     what.add_argument("--ask", metavar="TEXT", help="follow-up question, answered at temperature 0 and labelled")
@@ -88,7 +88,13 @@ def _locate(commands: Any) -> None:
     _methods(method)
     _targets(method)
     method.add_argument("--plan", action="store_true", help="say what this and other methods would cost; draw nothing")
-    _machine(p)
+    machine = _machine(p)
+    machine.add_argument(
+        "--allow-pickle",
+        action="store_const",
+        const=True,
+        help="of diffusers:FOLDER: read pickled weights too; only from those you trust",
+    )
     out = p.add_argument_group("output")
     out.add_argument("-o", "--output", metavar="RUN.db", help="run file; an existing one is continued")
     _outputs(out)
@@ -210,11 +216,12 @@ def _sampling(p: Any) -> None:
     p.add_argument("--stop", metavar="TEXT", action="append", help="text that ends a generation; repeatable")
 
 
-def _machine(p: Any) -> None:
+def _machine(p: Any) -> Any:
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     machine.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
-    machine.add_argument("--batch-bytes", type=int, metavar="BYTES", help="memory for the key-value caches of a batch")
+    machine.add_argument("--batch-bytes", type=int, metavar="BYTES", help="memory for a batch, roughly")
+    return machine
 
 
 def _show(commands: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blinkscope.cli.common import check_places, conclude, numbers, refuse_options, run_file, target_changes
+from blinkscope.diffusion.folders import SCHEME as PIPELINES
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.pictured import PicturePlan, locate_picture
@@ -17,20 +18,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OF_TEXTS = (
-    *("prompt", "item", "ask", "system", "prefill", "messages", "generation", "temperature", "top_p", "top_k"),
-    *("min_p", "max_new_tokens", "stop", "fractions", "resamples", "estimator", "device", "dtype", "batch_bytes"),
+    *("item", "ask", "system", "prefill", "messages", "generation", "temperature", "top_p", "top_k", "min_p"),
+    *("max_new_tokens", "stop", "fractions", "resamples", "estimator"),
 )
 """What can be asked of a text, but not of a picture."""
+OF_LOADING = ("device", "dtype", "batch_bytes", "allow_pickle")
+OF_PIPELINES = ("prompt", *OF_LOADING)
+"""What can be asked of a pipeline that is loaded, but not of the models that ship with the package."""
 
 
 def command(arguments: argparse.Namespace) -> int:
-    refuse_options(arguments, OF_TEXTS, ", which makes pictures")
+    pipeline = arguments.model.startswith(PIPELINES)
+    refuse_options(arguments, OF_TEXTS if pipeline else (*OF_TEXTS, *OF_PIPELINES), ", which makes pictures")
     if arguments.plan:
         raise UserError(
             "there is no plan for pictures: which noise levels are looked at depends on what is drawn. Limit it with "
             "--continuations instead."
         )
     options: dict[str, Any] = {
+        "prompt": arguments.prompt,
         "image": arguments.image,
         "feature": arguments.feature,
         "times": None if arguments.times is None else _times(arguments.times),
@@ -38,6 +44,8 @@ def command(arguments: argparse.Namespace) -> int:
         "labels": arguments.labels,
         **({} if arguments.method is None else {"method": arguments.method}),
     }
+    if pipeline:
+        options["engine_options"] = {name: getattr(arguments, name) for name in OF_LOADING}
     target = replace(Target(), **target_changes(arguments))
     run: Path = run_file(arguments)
     check_places(arguments.report, run)

@@ -34,7 +34,7 @@ from blinkscope.errors import UserError
 from blinkscope.processes import ou_time_from_sigma, sigma_from_ou_time
 from blinkscope.sampler import DeterministicReverse, IndexSet, LocalizationSampler
 
-BATCH = 512  # pictures that are denoised at a time
+BATCH = 512  # pictures that are denoised at a time, where they are small
 LARGEST_CHURN = math.sqrt(2) - 1
 Rngs = Sequence[np.random.Generator]
 
@@ -47,6 +47,9 @@ class GaussianDiffusion:
     times: OU times of the levels, rising from 0; the last may be infinite. See ``schedules``.
     shape: of one picture.
     eta, churn: see the module; (1, 0) is the reverse of the forward process.
+    evaluations: of the network, for one picture and step; two where the denoiser is guided.
+    caveat: why the denoiser is no posterior mean, where it is none.
+    batch: most pictures that are denoised at a time.
     """
 
     denoise: Denoiser
@@ -54,6 +57,9 @@ class GaussianDiffusion:
     shape: tuple[int, ...]
     eta: float = 1.0
     churn: float = 0.0
+    evaluations: int = 1
+    caveat: str | None = None
+    batch: int = BATCH
 
     def __post_init__(self) -> None:
         times = np.asarray(self.times, dtype=float)
@@ -83,20 +89,21 @@ class GaussianDiffusion:
     @property
     def outside_theory(self) -> str | None:
         """Why label laws, Theorem 2 and windows do not describe this sampler; None where they do."""
+        reasons = [] if self.caveat is None else [self.caveat]
         if self.deterministic:
-            return "the reverse process is deterministic (eta = 0): its pictures are not draws from P(X | Y_t)"
-        if self.eta < 1:
+            reasons.append("the reverse process is deterministic (eta = 0): its pictures are not draws from P(X | Y_t)")
+        elif self.eta < 1:
             noise = f"churn = {self.churn:g}" if self.churn else f"eta = {self.eta:g}"
-            return f"the reverse process puts in another amount of noise than the forward one ({noise})"
-        return None
+            reasons.append(f"the reverse process puts in another amount of noise than the forward one ({noise})")
+        return "; ".join(reasons) or None
 
     def level(self, t: float) -> int:
         """The number of a level from its OU time; other times are refused."""
         return int(np.searchsorted(self.times, self.index.check(t)))
 
     def cost(self, level: int) -> float:
-        """Network evaluations of denoising one observation from a level: one a step."""
-        return float(level)
+        """Network evaluations of denoising one observation from a level."""
+        return float(level * self.evaluations)
 
     def noise(self, rng: np.random.Generator, picture: Pictures, level: int) -> Pictures:
         """One draw of Y at a level given X."""
@@ -139,8 +146,8 @@ class GaussianDiffusion:
         for level in {int(level) for level in levels}:
             self._check(level)
         order = np.argsort(-np.asarray(levels), kind="stable")
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for start in range(0, len(order), self.batch):
+            rows = order[start : start + self.batch]
             state, at = np.array(noisy[rows], dtype=float), np.asarray(levels)[rows]
             for level in range(int(at[0]), 0, -1):
                 active = int((at >= level).sum())

@@ -9,6 +9,7 @@ from importlib import resources
 
 import numpy as np
 
+from blinkscope.diffusion.autoencoder import Autoencoder
 from blinkscope.diffusion.digits import SHAPE, WEIGHTS, load_digits_model, load_scans
 from blinkscope.diffusion.exact import EmpiricalData
 from blinkscope.diffusion.gaussian import GaussianDiffusion
@@ -26,14 +27,20 @@ class PictureModel:
     """A diffusion model, ready to use.
 
     name: as results and run files spell it.
-    label: from finished samples to the model's own labels; None where it brings none.
+    label: from pictures to the model's own labels; None where it brings none.
     digest: of its weights or data, so that a changed model under the same name is noticed.
+    autoencoder: between its samples and pictures; None where samples are pictures.
+    prompt: what it draws, where that was asked for in words.
+    notes: what a reader should know about how it is run.
     """
 
     name: str
     sampler: LevelSampler
     label: Labeller | None = None
     digest: str = ""
+    autoencoder: Autoencoder | None = None
+    prompt: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,25 +48,38 @@ class Parameters:
     """What can stand behind the name of a model, as ``?steps=50&eta=1``.
 
     digit: draw this class only; -1 draws all.
+    churn: of the reverse process, which then has eta = 0; see ``GaussianDiffusion``.
+    class_: number of the class that a pipeline draws, spelled ``class``. null: the number that stands for no class.
+    guidance: scale of classifier-free guidance; 1 is none.
     """
 
     steps: int = 50
     eta: float = 1.0
     digit: int = -1
+    churn: float = 0.0
+    class_: int | None = None
+    null: int | None = None
+    guidance: float = 1.0
 
     @classmethod
     def read(cls, name: str, query: str, allowed: tuple[str, ...]) -> Parameters:
-        kinds: Mapping[str, type[int] | type[float]] = {"steps": int, "eta": float, "digit": int}
+        kinds: Mapping[str, type[int] | type[float]] = {
+            **dict.fromkeys(("steps", "digit", "class", "null"), int),
+            **dict.fromkeys(("eta", "churn", "guidance"), float),
+        }
         given: dict[str, int | float] = {}
         for key, _, text in (pair.partition("=") for pair in query.split("&") if pair):
             if key not in allowed:
                 raise UserError(f"{name} has no parameter {key!r}; it takes {', '.join(allowed)}.")
-            if key in given:
+            field = "class_" if key == "class" else key
+            if field in given:
                 raise UserError(f"{name}: {key} is given twice; give it once.")
             try:
-                given[key] = kinds[key](text)
+                given[field] = kinds[key](text)
             except ValueError:
                 raise UserError(f"{name}: {key} is {text!r}; it must be a number.") from None
+        if given.get("churn"):
+            given.setdefault("eta", 0.0)  # churn goes with no other noise
         return cls(**given)  # type: ignore[arg-type]
 
 

@@ -24,6 +24,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from blinkscope.diffusion.autoencoder import Autoencoder
 from blinkscope.diffusion.record import PictureRecord, Samples, compact, thumbnail
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop, streams
@@ -34,7 +35,7 @@ from blinkscope.feature import UNPARSED
 
 Rngs = Sequence[np.random.Generator]
 Labeller = Callable[[Samples], Sequence[str | None]]
-"""Labels of finished samples, first axis n; None where there is nothing to read."""
+"""Labels of finished samples, first axis n (their pictures, for latents); None where there is nothing to read."""
 
 MethodName = Literal["forward-reverse", "clone"]
 METHODS: tuple[MethodName, ...] = ("forward-reverse", "clone")
@@ -90,6 +91,7 @@ class LevelSource:
     """Denoisings of one sample as a ``Source``; a stratum's key is the number of reverse steps taken.
 
     path: the trajectory that is cloned, row i at level i; None to noise the sample afresh for every draw.
+    autoencoder: what makes pictures of samples; None where they are pictures.
     """
 
     sampler: LevelSampler
@@ -98,6 +100,7 @@ class LevelSource:
     path: Samples | None
     seed: int
     generation: int = GENERATION
+    autoencoder: Autoencoder | None = None
 
     @property
     def strata(self) -> tuple[Stratum, ...]:
@@ -113,10 +116,11 @@ class LevelSource:
         levels = np.array([self.sampler.steps - position for position, _ in wanted])
         noisy = np.stack([self._noisy(rng, int(level)) for rng, level in zip(rngs, levels, strict=True)])
         for rows, finished in self.sampler.reverse_batches(noisy, levels, rngs):
-            for row, label, sample in zip(rows, read(self.label, finished), finished, strict=True):
+            pictures = pictures_of(finished, self.autoencoder)
+            for row, label, picture in zip(rows, read(self.label, pictures), pictures, strict=True):
                 position, replicate = wanted[row]
                 cost = self.sampler.cost(int(levels[row]))
-                yield Draw(position, replicate, label, cost, payload=thumbnail(sample))
+                yield Draw(position, replicate, label, cost, payload=thumbnail(picture))
 
     def _noisy(self, rng: np.random.Generator, level: int) -> Samples:
         return self.sampler.noise(rng, self.sample, level) if self.path is None else self.path[level]
@@ -140,6 +144,8 @@ def experiment(
     labels: int = 12,
     times: Sequence[float] | None = None,
     settings: Mapping[str, JSON] | None = None,
+    autoencoder: Autoencoder | None = None,
+    notes: Sequence[str] = (),
 ) -> Experiment:
     """Draw a sample, or take the given one, and make ready to look into it.
 
@@ -148,6 +154,8 @@ def experiment(
     labels : most frequent labels kept apart.
     times : look at the levels nearest to these times only; None lets the method choose.
     settings : what was asked, for display.
+    autoencoder : what makes pictures of samples; None where they are pictures.
+    notes : what a reader should know before trusting the numbers.
 
     Raises
     ------
@@ -169,7 +177,7 @@ def experiment(
             )
         path = sampler.forward_path(rng, given)
     path = compact(path)
-    (final,) = read(label, path[:1])
+    (final,) = read(label, pictures_of(path[:1], autoencoder))
     record = PictureRecord(
         settings={"method": method, "seed": seed, **(settings or {})},
         path=path,
@@ -183,15 +191,23 @@ def experiment(
         positions=positions,
         outside=sampler.outside_theory,
         generation=GENERATION,
+        thumbnails=None if autoencoder is None else tuple(map(thumbnail, autoencoder.decode(path))),
+        notes=tuple(notes),
     )
-    return Experiment(source_of(record, sampler, label), record)
+    return Experiment(source_of(record, sampler, label, autoencoder), record)
 
 
-def source_of(record: PictureRecord, sampler: LevelSampler, label: Labeller) -> LevelSource:
+def source_of(
+    record: PictureRecord, sampler: LevelSampler, label: Labeller, autoencoder: Autoencoder | None = None
+) -> LevelSource:
     """What the draws of a record come from."""
-    return LevelSource(
-        sampler, label, record.path[0], record.path if record.clone else None, record.seed, record.generation
-    )
+    path = record.path if record.clone else None
+    return LevelSource(sampler, label, record.path[0], path, record.seed, record.generation, autoencoder)
+
+
+def pictures_of(samples: Samples, autoencoder: Autoencoder | None) -> Samples:
+    """The pictures of samples, which they are themselves where there is no autoencoder."""
+    return samples if autoencoder is None else autoencoder.decode(samples)
 
 
 def positions_of(sampler: LevelSampler, times: Sequence[float]) -> tuple[int, ...]:
@@ -224,7 +240,7 @@ def locate_sample(
     label : from finished samples to their labels.
     target : when to stop and what to call a window; ``generated_tokens`` limits network evaluations.
     watch : called with the progress.
-    options : ``sample``, ``method``, ``seed``, ``labels``, ``times`` and ``settings`` of ``experiment``.
+    options : of ``experiment``.
     """
     started, target = time.perf_counter(), target or Target()
     prepared = experiment(sampler, label, **options)

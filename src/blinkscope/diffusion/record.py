@@ -38,6 +38,8 @@ class PictureRecord:
     drawn_here: whether the sample was drawn for this analysis, and has a cost.
     positions: the only numbers of reverse steps to look at; None lets the method choose.
     outside: why the sampler is outside the theory; None where it is not.
+    thumbnails: small pictures of ``path``, where its samples are no pictures; None where they are.
+    notes: what else a reader should know.
     """
 
     settings: Mapping[str, JSON]
@@ -52,6 +54,8 @@ class PictureRecord:
     positions: tuple[int, ...] | None = None
     outside: str | None = None
     generation: int = 0
+    thumbnails: tuple[Mapping[str, JSON], ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -93,10 +97,11 @@ class PictureRecord:
                 seconds=seconds,
                 model_seconds=model_seconds,
             ),
-            notes=() if self.outside is None else (f"outside the theory: {self.outside}",),
+            notes=(*(() if self.outside is None else (f"outside the theory: {self.outside}",)), *self.notes),
             kind="path" if self.clone else "forward-reverse",
             times=np.asarray(self.times)[levels],
             states=self.path[levels],
+            thumbnails=None if self.thumbnails is None else tuple(self.thumbnails[level] for level in levels),
         )
 
     def to_json(self) -> dict[str, JSON]:
@@ -113,6 +118,8 @@ class PictureRecord:
             "positions": None if self.positions is None else list(self.positions),
             "outside": self.outside,
             "generation": self.generation,
+            "notes": list(self.notes),
+            **({} if self.thumbnails is None else {"thumbnails": [dict(small) for small in self.thumbnails]}),
         }
 
     @classmethod
@@ -127,11 +134,15 @@ class PictureRecord:
                     "times": tuple(float(t) for t in document["times"]),
                     "costs": tuple(float(cost) for cost in document["costs"]),
                     "positions": None if positions is None else tuple(int(position) for position in positions),
+                    "thumbnails": None if (small := document.get("thumbnails")) is None else tuple(map(dict, small)),
+                    "notes": tuple(str(note) for note in document.get("notes", ())),
                 }
             )
             levels = len(record.path)
             if levels < 2 or len(record.times) != levels or len(record.costs) != levels:
                 raise ValueError(f"{levels} states, {len(record.times)} times and {len(record.costs)} costs")
+            if record.thumbnails is not None and len(record.thumbnails) != levels:
+                raise ValueError(f"{levels} states and {len(record.thumbnails)} small pictures")
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise UserError(f"the run file's record of its picture cannot be read ({error}).") from None
         return record

@@ -121,6 +121,7 @@ class Trace:
     kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one sample.
     times: of diffusion models, the time of each row in the theory: OU time, or the masking probability; else None.
     states: of diffusion models, the sample at each row, shape (rows, ...); the last is the sample itself.
+    thumbnails: small pictures of ``states``, where these are no pictures themselves.
     """
 
     settings: Mapping[str, JSON]
@@ -140,6 +141,7 @@ class Trace:
     kind: Literal["path", "forward-reverse"] = "path"
     times: Float[np.ndarray, " rows"] | None = None
     states: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+    thumbnails: tuple[Mapping[str, JSON], ...] | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:

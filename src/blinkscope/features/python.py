@@ -6,6 +6,7 @@ in Python (``feature_of``) runs where it is.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -76,7 +77,9 @@ class PythonFunction:
 
     def label_array(self, array: Any) -> str | None:
         """The label of a numpy array, which the function is called with instead of a text; a picture, for instance."""
-        return self._label({"array": array.tolist()}, f"it was given an array of shape {array.shape}")
+        content = base64.b64encode(array.astype("<f8").tobytes()).decode("ascii")
+        shown = f"it was given an array of shape {array.shape}"
+        return self._label({"array": content, "shape": list(array.shape)}, shown)
 
     def _label(self, content: dict[str, Any], shown: str) -> str | None:
         answer = self._worker.ask(content, self.time_limit)

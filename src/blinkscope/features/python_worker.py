@@ -1,13 +1,14 @@
 """The process in which a user's function runs; ``features/python.py`` starts it as a script and talks to it.
 
 One JSON object a line each way. In: first ``{"path", "module", "function"}``, then ``{"text"}`` for each reply, or
-``{"array"}``, nested lists, for each picture. Out: ``{"label"}``, ``{"trouble"}`` (the function went wrong) or
-``{"missing"}`` (there is no such function). Nothing is pickled. It imports the standard library only, so that the
-user's module finds a fresh interpreter, and numpy where the first array comes.
+``{"array", "shape"}``, little-endian doubles in base64, for each picture. Out: ``{"label"}``, ``{"trouble"}`` (the
+function went wrong) or ``{"missing"}`` (there is no such function). Nothing is pickled. It imports the standard library
+only, so that the user's module finds a fresh interpreter, and numpy where the first array comes.
 """
 
 from __future__ import annotations
 
+import base64
 import difflib
 import importlib
 import json
@@ -74,7 +75,8 @@ def _argument(request: dict[str, Any]) -> Any:
         return request["text"]
     import numpy as np
 
-    return np.asarray(request["array"])
+    numbers = np.frombuffer(base64.b64decode(request["array"]), dtype="<f8")
+    return numbers.reshape(request["shape"]).copy()  # writable
 
 
 def _private_channels() -> tuple[BinaryIO, BinaryIO]:

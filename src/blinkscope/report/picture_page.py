@@ -39,7 +39,6 @@ def picture_data(trace: Trace) -> dict[str, Any]:
 
 
 def _levels(trace: Trace, times: Sequence[float | str]) -> list[dict[str, Any]]:
-    assert trace.states is not None
     at: dict[int, list[Draw]] = {}
     for draw in sorted(trace.draws, key=lambda draw: (draw.stratum, draw.replicate)):
         at.setdefault(draw.stratum, []).append(draw)
@@ -58,13 +57,20 @@ def _levels(trace: Trace, times: Sequence[float | str]) -> list[dict[str, Any]]:
             {
                 "position": position,
                 "time": times[row],
-                "state": thumbnail(trace.states[row]) or None,
+                "state": _state(trace, row),
                 "drawn": len(draws),
                 "counts": [[k, numbers.count(k)] for k in sorted(set(numbers))],
                 "became": shown[:SHOWN],
             }
         )
     return levels
+
+
+def _state(trace: Trace, row: int) -> dict[str, Any] | None:
+    if trace.thumbnails is not None:
+        return checked(trace.thumbnails[row])
+    assert trace.states is not None
+    return dict(thumbnail(trace.states[row])) or None
 
 
 def checked(payload: Mapping[str, Any]) -> dict[str, Any] | None:
