@@ -26,6 +26,7 @@ from blinkscope.language.strata import Stopwatch
 from blinkscope.question import check_labels_and_seed, sort_options
 from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
+from blinkscope.sampler import IndexSet
 
 SCHEMES = (SHIPPED, PIPELINES)
 DOCUMENT = "picture"
@@ -249,6 +250,10 @@ class _Timed:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.sampler.shape
+
+    @property
+    def index(self) -> IndexSet:
+        return self.sampler.index
 
     @property
     def times(self) -> np.ndarray:

@@ -166,6 +166,12 @@ def sigma_from_ou_time(t: float) -> float:
     return math.sqrt(math.expm1(2 * t))
 
 
+def log_snr(times: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """ln(signal^2 / noise^2) = -ln(e^{2t} - 1) at OU times; infinite at t = 0, -infinite at t = inf."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.asarray(-np.log(np.expm1(2 * np.asarray(times))))
+
+
 def sigma_from_flow_time(t: float) -> float:
     """sigma = t / (1 - t); infinite at t = 1."""
     return t / (1 - t) if t < 1 else math.inf

@@ -14,10 +14,11 @@ from scipy.stats import binom, norm
 from blinkscope.critical import Labels, critical_window
 from blinkscope.diffusion.denoisers import coordinates, denoiser_of
 from blinkscope.diffusion.gaussian import GaussianDiffusion
-from blinkscope.diffusion.schedules import cosine_times, ddpm_times, flow_times, karras_times, log_snr
+from blinkscope.diffusion.schedules import cosine_times, ddpm_times, flow_times, karras_times
 from blinkscope.divergence import Estimate, label_law
 from blinkscope.errors import EngineError, UserError
 from blinkscope.posterior import Posterior
+from blinkscope.processes import log_snr
 from blinkscope.sampled import sampled_window
 from blinkscope.sampler import IndexSet, forward_reverse
 from blinkscope.worlds.gaussian_mixture import GaussianMixture

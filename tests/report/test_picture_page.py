@@ -86,6 +86,30 @@ def test_what_is_no_thumbnail_is_not_shown(payload: dict[str, object]) -> None:
     assert checked({"shape": [1, 1, 1], "pixels": "AA=="}) is not None
 
 
+def test_notebook_and_figure_speak_of_a_picture(trace: Trace) -> None:
+    page = trace._repr_html_()
+    assert "<img" not in page
+    assert "script>" not in page.replace("&lt;/script&gt;", "")
+    assert "token" not in page
+    assert page.count("<tr>") == len(trace.posterior.index) + 1
+    for heading in ("OU time", "log-SNR", "-infinite"):
+        assert heading in page
+    (axes,) = trace.plot().axes
+    assert axes.get_xlabel() == "reverse steps taken"
+    legend = axes.get_legend()
+    assert legend is not None
+    assert any(text.get_text().endswith("(this sample)") for text in legend.get_texts())
+
+
+def test_masked_texts_have_no_ratio_of_signal_to_noise(trace: Trace) -> None:
+    masked = replace(trace, times=np.linspace(1, 0, len(trace.posterior.index)), unit="probability")
+    assert masked.log_snr is None
+    curve = masked.to_json()["curve"]
+    assert curve["time_unit"] == "probability"
+    assert "log_snr" not in curve
+    assert "log-SNR" not in masked._repr_html_()
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("size", "scheme"), [((1280, 860), "light"), ((360, 740), "dark")])
 def test_it_opens_quietly_and_shows_the_pictures(
@@ -100,6 +124,9 @@ def test_it_opens_quietly_and_shows_the_pictures(
         index = trace.posterior.index
         assert page.locator("tr.inside").count() == ((index >= window.start) & (index <= window.end)).sum()
         assert "<img src=x" in page.inner_text(".lead")
+        assert trace.log_snr is not None
+        clock = page.inner_text(".levels tbody tr:nth-child(2) th")
+        assert f"log-SNR {trace.log_snr[1]:.2g}"[:10] in clock.replace("\u2212", "-")
         said = set(page.locator(".became figcaption").all_text_contents())
         assert said <= {HOSTILE[0], HOSTILE[1][:-1] + "U+202E", "U+200Bplain"}
         shown = page.evaluate("[...document.querySelector('.large').getContext('2d').getImageData(0, 0, 12, 8).data]")

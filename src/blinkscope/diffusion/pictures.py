@@ -32,6 +32,7 @@ from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON, Draw, Order, Stratum
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.feature import UNPARSED
+from blinkscope.sampler import IndexSet
 
 Rngs = Sequence[np.random.Generator]
 Labeller = Callable[[Samples], Sequence[str | None]]
@@ -51,6 +52,11 @@ class LevelSampler(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
+        ...
+
+    @property
+    def index(self) -> IndexSet:
+        """What the times of the levels are: OU times, or masking probabilities."""
         ...
 
     @property
@@ -188,6 +194,7 @@ def experiment(
         times=tuple(float(t) for t in sampler.times),
         costs=tuple(float(sampler.cost(level)) for level in range(sampler.steps + 1)),
         drawn_here=sample is None,
+        unit=sampler.index.unit,
         positions=positions,
         outside=sampler.outside_theory,
         generation=GENERATION,

@@ -20,6 +20,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.loop import Outcome
 from blinkscope.estimate.source import JSON, Stratum
 from blinkscope.estimate.trace import Cost, Target, Trace
+from blinkscope.processes import OU_TIME
 
 Samples = np.ndarray[Any, Any]
 STORED_TYPES = ("float32", "int64")
@@ -34,7 +35,8 @@ class PictureRecord:
     path: the sample's trajectory, row i at level i, row 0 the sample; cloned, or (forward-reverse) only shown.
     clone: whether draws start from ``path`` rather than from fresh noise.
     labels: most frequent labels kept apart.
-    times: what each level is called in the theory, level 0 first. costs: network evaluations of a draw from each level.
+    times: what each level is called in the theory, level 0 first, in ``unit``: OU time, or probability of a mask.
+    costs: network evaluations of a draw from each level.
     drawn_here: whether the sample was drawn for this analysis, and has a cost.
     positions: the only numbers of reverse steps to look at; None lets the method choose.
     outside: why the sampler is outside the theory; None where it is not.
@@ -54,6 +56,7 @@ class PictureRecord:
     positions: tuple[int, ...] | None = None
     outside: str | None = None
     generation: int = 0
+    unit: str = OU_TIME.unit
     thumbnails: tuple[Mapping[str, JSON], ...] | None = None
     notes: tuple[str, ...] = ()
 
@@ -100,6 +103,7 @@ class PictureRecord:
             notes=(*(() if self.outside is None else (f"outside the theory: {self.outside}",)), *self.notes),
             kind="path" if self.clone else "forward-reverse",
             times=np.asarray(self.times)[levels],
+            unit=self.unit,
             states=self.path[levels],
             thumbnails=None if self.thumbnails is None else tuple(self.thumbnails[level] for level in levels),
         )
@@ -113,6 +117,7 @@ class PictureRecord:
             "labels": self.labels,
             "seed": self.seed,
             "times": [t if math.isfinite(t) else "inf" for t in self.times],
+            "unit": self.unit,
             "costs": list(self.costs),
             "drawn_here": self.drawn_here,
             "positions": None if self.positions is None else list(self.positions),

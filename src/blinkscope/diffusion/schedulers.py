@@ -21,8 +21,9 @@ import numpy as np
 from jaxtyping import Float
 
 from blinkscope.diffusion.denoisers import Denoiser, Pictures, Prediction, denoiser_of
-from blinkscope.diffusion.schedules import Times, log_snr, times_of_sigmas
+from blinkscope.diffusion.schedules import Times, times_of_sigmas
 from blinkscope.errors import UserError
+from blinkscope.processes import log_snr
 
 DISCRETE = ("DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 EDM, FLOW = "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"

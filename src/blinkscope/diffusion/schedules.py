@@ -1,7 +1,7 @@
 """Noise levels in use, as rising OU times from 0 (the picture) to the level where sampling starts.
 
 Whatever a scheduler calls its steps, its level i is an OU time, a noise-to-signal ratio sigma = sqrt(e^{2t} - 1) and a
-log signal-to-noise ratio -2 ln sigma, so windows from different schedules can be compared.
+log signal-to-noise ratio -2 ln sigma (``processes.log_snr``), so windows from different schedules can be compared.
 """
 
 from __future__ import annotations
@@ -17,12 +17,6 @@ Times = Float[np.ndarray, " levels"]
 def times_of_sigmas(sigma: Float[np.ndarray, " levels"]) -> Times:
     """t = (1/2) ln(1 + sigma^2)."""
     return np.asarray(0.5 * np.log1p(np.asarray(sigma, dtype=float) ** 2))
-
-
-def log_snr(times: Times) -> Times:
-    """ln(signal^2 / noise^2) = -ln(e^{2t} - 1); infinite for the picture, -infinite for pure noise."""
-    with np.errstate(divide="ignore"):
-        return np.asarray(-np.log(np.expm1(2 * np.asarray(times))))
 
 
 def cosine_times(steps: int) -> Times:

@@ -18,6 +18,7 @@ from blinkscope.errors import UserError, expect
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
+from blinkscope.processes import OU_TIME, log_snr
 from blinkscope.window import TokenWindow, rise_windows, token_windows
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Trace:
     notes: what a reader should know before trusting the numbers.
     comparison: the curve that recorded forks predict beside recorded free continuations; None without such a record.
     kind: whether the rows are the posterior of one path, or its mean over fresh noisings of one sample.
-    times: of diffusion models, the time of each row in the theory: OU time, or the masking probability; else None.
+    times: of diffusion models, the time of each row in the theory; else None. unit: OU time, or probability of a mask.
     states: of diffusion models, the sample at each row, shape (rows, ...); the last is the sample itself.
     thumbnails: small pictures of ``states``, where these are no pictures themselves.
     """
@@ -140,12 +141,18 @@ class Trace:
     comparison: Mapping[str, JSON] | None = None
     kind: Literal["path", "forward-reverse"] = "path"
     times: Float[np.ndarray, " rows"] | None = None
+    unit: str = OU_TIME.unit
     states: np.ndarray[Any, Any] | None = field(default=None, repr=False)
     thumbnails: tuple[Mapping[str, JSON], ...] | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.posterior.labels
+
+    @property
+    def log_snr(self) -> Float[np.ndarray, " rows"] | None:
+        """Log signal-to-noise ratio of each row of a Gaussian diffusion model; None of others."""
+        return log_snr(self.times) if self.times is not None and self.unit == OU_TIME.unit else None
 
     @property
     def curve(self) -> Float[np.ndarray, "rows labels"]:
@@ -243,7 +250,8 @@ class Trace:
             "curve": {
                 "kind": self.kind,
                 "position": [int(i) for i in self.posterior.index],
-                **({} if self.times is None else {"time": [float(t) if np.isfinite(t) else "inf" for t in self.times]}),
+                **({} if self.times is None else {"time": _spelled(self.times), "time_unit": self.unit}),
+                **({} if self.log_snr is None else {"log_snr": _spelled(self.log_snr)}),
                 "mean": self.curve.tolist(),
                 "low": low.tolist(),
                 "high": high.tolist(),
@@ -301,6 +309,11 @@ class Trace:
         from blinkscope.report.notebook import notebook_html
 
         return notebook_html(self)
+
+
+def _spelled(numbers: Float[np.ndarray, " rows"]) -> list[float | str]:
+    """Numbers as JSON has them; infinities are "inf" and "-inf"."""
+    return [float(x) if np.isfinite(x) else str(float(x)) for x in numbers]
 
 
 def boundaries(steps: tuple[Step, ...], at: Literal["sentences", "steps"]) -> Float[np.ndarray, " boundaries"]:

@@ -124,14 +124,15 @@ def _dress(axes: Axes, trace: Trace) -> None:
 
     axes.set(xlim=(trace.posterior.index[0], trace.posterior.index[-1]), ylim=(-0.02, 1.02))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("tokens kept")
+    subject, counted = ("text", "tokens kept") if trace.times is None else ("sample", "reverse steps taken")
+    axes.set_xlabel(counted)
     axes.set_ylabel("probability of the outcome")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#000000", alpha=0.08)
     axes.set_axisbelow(True)
     shown = [_words(label, LABEL_WIDTH) for label in trace.labels]
     shown = [
-        f"{name} (this text)" if label == trace.final_label else name
+        f"{name} (this {subject})" if label == trace.final_label else name
         for name, label in zip(shown, trace.labels, strict=True)
     ]
     handles = [

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from blinkscope.estimate.trace import Trace
-from blinkscope.report import summary
+from blinkscope.report import pictures, summary
 from blinkscope.report.text import shortened, visible
 from blinkscope.window import TokenWindow
 
@@ -27,19 +27,35 @@ HEADINGS = ("", "words", "tokens kept", "change", "probability", "direction", "b
 
 
 def notebook_html(trace: Trace) -> str:
-    """The marked generation, its windows in a table and the cost; all text in it is escaped."""
-    windows = trace.windows()
+    """The marked generation, or the noise levels of a picture, windows and cost; all text in it is escaped."""
     parts = [
         _element("div", summary.settings(trace), QUIET),
+        *(_text(trace) if trace.times is None else _picture(trace)),
+        *(_element("div", f"Note: {visible(note, keep='')}", QUIET) for note in trace.notes),
+    ]
+    return f'<div style="{PAGE}">{"".join(parts)}</div>'
+
+
+def _text(trace: Trace) -> list[str]:
+    windows = trace.windows()
+    return [
         _element("div", f"Before the first token: {summary.start_law(trace)}"),
         _element("div", f"This text ended with: {shortened(trace.final_label, summary.LABEL_WIDTH)}"),
         f'<div style="{BLOCK}" dir="auto">{_marked(trace, windows)}</div>',
         _element("div", summary.answer(trace, windows), STRONG),
-        _table(trace, windows) if windows else "",
+        _table(HEADINGS, _windows(trace, windows)) if windows else "",
         _element("div", f"{summary.cost(trace)} {summary.error(trace)}", QUIET),
-        *(_element("div", f"Note: {visible(note, keep='')}", QUIET) for note in trace.notes),
     ]
-    return f'<div style="{PAGE}">{"".join(parts)}</div>'
+
+
+def _picture(trace: Trace) -> list[str]:
+    return [
+        _element("div", pictures.answer(trace)),
+        _element("div", pictures.METHODS[trace.kind], QUIET),
+        _table(pictures.headings(trace), pictures.levels(trace)),
+        _element("div", pictures.finding(trace), STRONG),
+        _element("div", f"{pictures.cost(trace)} {summary.error(trace)}", QUIET),
+    ]
 
 
 def _marked(trace: Trace, windows: Sequence[TokenWindow]) -> str:
@@ -54,10 +70,9 @@ def _marked(trace: Trace, windows: Sequence[TokenWindow]) -> str:
     return "".join(parts)
 
 
-def _table(trace: Trace, windows: Sequence[TokenWindow]) -> str:
-    rows = [_row("th", HEADINGS)]
-    for number, window in enumerate(windows, 1):
-        cells = (
+def _windows(trace: Trace, windows: Sequence[TokenWindow]) -> list[tuple[str, ...]]:
+    return [
+        (
             str(number),
             shortened(trace.covered(window), 60),
             f"{window.start} → {window.end}",
@@ -66,8 +81,13 @@ def _table(trace: Trace, windows: Sequence[TokenWindow]) -> str:
             summary.direction(trace, window),
             f"{summary.law(window.before)} → {summary.law(window.after)}",
         )
-        rows.append(_row("td", cells))
-    return f'<table style="{TABLE}">{"".join(rows)}</table>'
+        for number, window in enumerate(windows, 1)
+    ]
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = [_row("th", headings), *(_row("td", row) for row in rows)]
+    return f'<table style="{TABLE}">{"".join(cells)}</table>'
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:

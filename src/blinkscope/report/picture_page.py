@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from blinkscope.diffusion.record import LARGEST_THUMBNAIL, thumbnail
@@ -34,11 +34,11 @@ def picture_data(trace: Trace) -> dict[str, Any]:
         "finding": pictures.finding(trace),
         "method": pictures.METHODS[trace.kind],
         "target": {"delta": target.delta, "max_width": target.max_width, "level": target.level},
-        "levels": _levels(trace, result["curve"]["time"]),
+        "levels": _levels(trace),
     }
 
 
-def _levels(trace: Trace, times: Sequence[float | str]) -> list[dict[str, Any]]:
+def _levels(trace: Trace) -> list[dict[str, Any]]:
     at: dict[int, list[Draw]] = {}
     for draw in sorted(trace.draws, key=lambda draw: (draw.stratum, draw.replicate)):
         at.setdefault(draw.stratum, []).append(draw)
@@ -56,7 +56,6 @@ def _levels(trace: Trace, times: Sequence[float | str]) -> list[dict[str, Any]]:
         levels.append(
             {
                 "position": position,
-                "time": times[row],
                 "state": _state(trace, row),
                 "drawn": len(draws),
                 "counts": [[k, numbers.count(k)] for k in sorted(set(numbers))],

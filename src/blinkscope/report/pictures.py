@@ -19,12 +19,6 @@ def steps_of(trace: Trace) -> int:
     return int(trace.posterior.index[-1])
 
 
-def time_at(trace: Trace, position: int) -> float:
-    """What the level after so many reverse steps is called in the theory."""
-    assert trace.times is not None
-    return float(trace.times[int(np.searchsorted(trace.posterior.index, position))])
-
-
 def answer(trace: Trace) -> str:
     """What the picture is, in one sentence."""
     if trace.final_label == UNPARSED:
@@ -49,12 +43,42 @@ def finding(trace: Trace) -> str:
 def stretch(trace: Trace, window: TokenWindow) -> str:
     """A window in words, in steps and in time."""
     doubt = "" if window.certain else f", with probability {window.probability:.2f}"
-    start, end = (said_time(time_at(trace, position)) for position in (window.start, window.end))
-    return f"between steps {window.start} and {window.end} of {steps_of(trace)} (time {start} to {end}){doubt}"
+    rows = np.searchsorted(trace.posterior.index, (window.start, window.end))
+    clocks = [(trace.unit, trace.times), ("log-SNR", trace.log_snr)]
+    times = [f"{name} {' to '.join(said(float(at[row])) for row in rows)}" for name, at in clocks if at is not None]
+    return f"between steps {window.start} and {window.end} of {steps_of(trace)} ({', '.join(times)}){doubt}"
 
 
-def said_time(t: float) -> str:
-    return "infinite" if math.isinf(t) else f"{t:.3g}"
+def headings(trace: Trace) -> tuple[str, ...]:
+    """Over the columns of ``levels``: numbers, a mark, and the laws."""
+    final = f"P({shortened(trace.final_label, summary.LABEL_WIDTH)}) [{trace.target.level:.0%}]"
+    ratio = () if trace.log_snr is None else ("log-SNR",)
+    return ("step", trace.unit, *ratio, final, "", "all labels")
+
+
+def levels(trace: Trace) -> list[tuple[str, ...]]:
+    """A row in words for every noise level that was looked at; those inside a window carry a mark."""
+    assert trace.times is not None
+    final, windows = trace.labels.index(trace.final_label), trace.windows()
+    (low, high), ratios = trace.band, trace.log_snr
+    return [
+        (
+            str(position),
+            said(float(trace.times[row])),
+            *(() if ratios is None else (said(float(ratios[row])),)),
+            f"{trace.curve[row, final]:.2f} [{low[row, final]:.2f}, {high[row, final]:.2f}]",
+            "|" if any(window.start <= position <= window.end for window in windows) else "",
+            summary.law(dict(zip(trace.labels, trace.curve[row].tolist(), strict=True))),
+        )
+        for row, position in enumerate(trace.posterior.index.astype(int))
+    ]
+
+
+def said(x: float) -> str:
+    """A time or a log-SNR, in three digits; what rounding leaves of zero is zero."""
+    if math.isinf(x):
+        return "infinite" if x > 0 else "-infinite"
+    return f"{x if abs(x) > 1e-9 else 0:.3g}"
 
 
 def cost(trace: Trace) -> str:

@@ -34,8 +34,7 @@ def print_trace(trace: Trace, file: IO[str], *, width: int | None = None) -> Non
     from rich.console import Console
 
     console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
-    windows = trace.windows()
-    parts = _parts(trace, windows, console) if trace.times is None else _picture_parts(trace, windows)
+    parts = _parts(trace, trace.windows(), console) if trace.times is None else _picture_parts(trace)
     write_parts(parts, console)
 
 
@@ -76,7 +75,7 @@ def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> li
     return parts
 
 
-def _picture_parts(trace: Trace, windows: Sequence[TokenWindow]) -> list[RenderableType]:
+def _picture_parts(trace: Trace) -> list[RenderableType]:
     """A picture's result: a row for every noise level that was looked at."""
     from rich.text import Text
 
@@ -85,7 +84,7 @@ def _picture_parts(trace: Trace, windows: Sequence[TokenWindow]) -> list[Rendera
         Text(),
         Text(pictures.answer(trace)),
         Text(pictures.METHODS[trace.kind], style="dim"),
-        _levels(trace, windows),
+        _levels(trace),
         Text(pictures.finding(trace), style="bold"),
         Text(),
         Text(pictures.cost(trace)),
@@ -94,33 +93,19 @@ def _picture_parts(trace: Trace, windows: Sequence[TokenWindow]) -> list[Rendera
     return parts + [Text(f"Note: {visible(note, keep='')}") for note in trace.notes]
 
 
-def _levels(trace: Trace, windows: Sequence[TokenWindow]) -> RenderableType:
+def _levels(trace: Trace) -> RenderableType:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    final = trace.labels.index(trace.final_label)
-    low, high = trace.band
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    said = shortened(trace.final_label, summary.LABEL_WIDTH)
-    for heading, right in (
-        ("step", True),
-        ("time", True),
-        (f"P({said}) [{trace.target.level:.0%}]", True),
-        ("", False),
-        ("all labels", False),
-    ):
-        table.add_column(heading, justify="right" if right else "left")
-    for row, position in enumerate(trace.posterior.index.astype(int)):
-        inside = any(window.start <= position <= window.end for window in windows)
-        cells = (
-            str(position),
-            pictures.said_time(pictures.time_at(trace, position)),
-            f"{trace.curve[row, final]:.2f} [{low[row, final]:.2f}, {high[row, final]:.2f}]",
-            "|" if inside else "",
-            summary.law(dict(zip(trace.labels, trace.curve[row].tolist(), strict=True))),
-        )
-        table.add_row(*(Text(cell) for cell in cells))
+    *numbers, mark, laws = pictures.headings(trace)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    for heading in (mark, laws):
+        table.add_column(heading)
+    for cells in pictures.levels(trace):
+        table.add_row(*map(Text, cells))
     return table
 
 

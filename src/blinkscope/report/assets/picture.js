@@ -7,7 +7,13 @@
     percent, count, inWords, Label, Bar, Law, STATUS, Numbers, series, drawCurve,
   } = common;
   const { levels, target } = data;
-  const said = (t) => (t === "inf" ? "\u221e" : small(t));
+  const said = (x) => (x === "inf" ? "\u221e" : x === "-inf" ? "\u2212\u221e" : small(x));
+  const clock = curve.log_snr ? "t" : "masked";
+
+  /** What the level of a row is called in the theory. */
+  const Clock = ({ row }) => html`<span class="small">
+    ${clock} = ${said(curve.time[row])}${curve.log_snr && html`, log-SNR ${said(curve.log_snr[row])}`}
+  </span>`;
   const inWindow = (position) => windows.some(({ start, end }) => start <= position && position <= end);
 
   // ------------------------------------------------------------------ pictures
@@ -70,7 +76,7 @@
     const words = level.counts.map(([k, n]) => `${plain(labelName(k))} ${n}`).join(", ");
     const hidden = level.drawn - level.became.length;
     return html`<tr class=${inWindow(level.position) ? "inside" : ""}>
-      <th scope="row" class="number">${level.position}<span class="small"> t = ${said(level.time)}</span></th>
+      <th scope="row">${level.position} <${Clock} row=${row} /></th>
       <td><${Picture} thumbnail=${level.state} name=${`the state after ${level.position} steps`} /></td>
       <td class="law">
         <${Law} row=${row} />
@@ -126,7 +132,9 @@
     <p>
       The picture was noised to a level and denoised from there, again and again, each time with randomness of its own,
       and what came out was labelled. A row of the curve is the law of these labels; after the last step it is certain.
-      Time t is that of the Ornstein-Uhlenbeck process, in which windows of different models can be compared.
+      ${curve.log_snr
+        ? "Time t is that of the Ornstein-Uhlenbeck process, and log-SNR the logarithm of signal to noise power: in both, windows of different models and schedulers can be compared."
+        : "Beside the step stands the probability with which a token is masked."}
     </p>
     <p>
       A window is a shortest stretch of at most ${count(target.max_width, "step")} that moved the outcome by
