@@ -152,7 +152,7 @@ def test_bad_input_is_one_sentence(
 def test_pictures_are_not_asked_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["locate", "--model", "toy:fork", "x", "--image", "a.png"]) == 2
     assert "--image belongs to pictures" in capsys.readouterr().err
-    with pytest.raises(UserError, match="prompt makes no sense with a diffusion model"):
+    with pytest.raises(UserError, match="a prompt makes no sense with diffusion:scans"):
         locate("diffusion:scans", "a prompt")
 
 

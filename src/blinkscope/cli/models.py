@@ -26,6 +26,9 @@ def command(arguments: argparse.Namespace) -> int:
         missing = [package for package in scheme.packages if find_spec(package) is None]
         print(f"{scheme.example:<28} {scheme.summary}{' (needs ' + scheme.needs + ')' if missing else ''}")
     print(f"{'replay:FILE':<28} recorded rollouts in place of a model")
+    needs = "" if find_spec("diffusers") else " (needs pip install 'blinkscope[diffusion]')"
+    print(f"{'diffusion:digits':<28} pictures: a small diffusion model of digits that ships with the package{needs}")
+    print(f"{'diffusers:FOLDER':<28} pictures: a pipeline of diffusers, or its name on the hub{needs}")
     print("\ntoy models, each with its parameters at their defaults")
     for name, description in toy_models().items():
         print(f"{open_toy(name).name}\n    {description}")

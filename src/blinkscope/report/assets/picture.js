@@ -7,13 +7,14 @@
     percent, count, inWords, Label, Bar, Law, STATUS, Numbers, series, drawCurve,
   } = common;
   const { levels, target } = data;
-  const said = (x) => (x === "inf" ? "\u221e" : x === "-inf" ? "\u2212\u221e" : small(x));
-  const clock = curve.log_snr ? "t" : "masked";
+  const said = (x) => (x === "inf" ? "\u221e" : x === "-inf" ? "\u2212\u221e" : small(Math.abs(x) > 1e-9 ? x : 0));
 
-  /** What the level of a row is called in the theory. */
-  const Clock = ({ row }) => html`<span class="small">
-    ${clock} = ${said(curve.time[row])}${curve.log_snr && html`, log-SNR ${said(curve.log_snr[row])}`}
-  </span>`;
+  /** What the level of a row is called in the theory: its time and, of Gaussian noise, its ratio of signal to noise. */
+  const clocks = (row) => [
+    `${curve.log_snr ? "t" : "masked"} = ${said(curve.time[row])}`,
+    ...(curve.log_snr ? [`log-SNR ${said(curve.log_snr[row])}`] : []),
+  ];
+  const rowOf = (position) => curve.position.indexOf(position);
   const inWindow = (position) => windows.some(({ start, end }) => start <= position && position <= end);
 
   // ------------------------------------------------------------------ pictures
@@ -46,6 +47,7 @@
         ${STATUS[data.status] && html`<p class="notice">${STATUS[data.status]}</p>`}
         <p class="small facts">
           <span>${line(data.settings.model ?? "")}</span>
+          ${data.settings.prompt && html`<span>${line(data.settings.prompt)}</span>`}
           <span>${count(levels.at(-1).position, "step")}</span>
           <span>${count(data.cost.continuations, "continuation")}</span>
           <span>error ${small(data.error.reached_max)}</span>
@@ -76,7 +78,8 @@
     const words = level.counts.map(([k, n]) => `${plain(labelName(k))} ${n}`).join(", ");
     const hidden = level.drawn - level.became.length;
     return html`<tr class=${inWindow(level.position) ? "inside" : ""}>
-      <th scope="row">${level.position} <${Clock} row=${row} /></th>
+      <th scope="row" class="number">${level.position}
+        ${clocks(row).map((name) => html`<span class="small clock">${name}</span>`)}</th>
       <td><${Picture} thumbnail=${level.state} name=${`the state after ${level.position} steps`} /></td>
       <td class="law">
         <${Law} row=${row} />
@@ -94,7 +97,7 @@
   const Levels = () => html`<section aria-labelledby="levels-title">
     <h2 id="levels-title">The picture at each level, and what it became</h2>
     <table class="levels">
-      <thead><tr><th scope="col">Step</th><th scope="col">Noised</th><th scope="col">Probabilities</th>
+      <thead><tr><th scope="col">Step</th><th scope="col">${curve.kind === "path" ? "State" : "Noised"}</th><th scope="col">Probabilities</th>
         <th scope="col">Denoised again</th></tr></thead>
       <tbody>${levels.map((level, row) => html`<${Level} level=${level} row=${row} />`)}</tbody>
     </table>
@@ -107,7 +110,8 @@
     ${windows.length === 0
       ? html`<p>None: no stretch of at most ${count(target.max_width, "step")} moved the outcome by ${target.delta} or more.</p>`
       : html`<ul class="notes">${windows.map((window) => html`<li>
-          Steps ${window.start} to ${window.end}: changed by ${prob(window.change)}
+          Steps ${window.start} to ${window.end} (from ${clocks(rowOf(window.start)).join(", ")} to
+          ${" "}${clocks(rowOf(window.end)).join(", ")}): changed by ${prob(window.change)}
           <span class="interval">${interval(window)}</span>, a window with probability ${prob(window.probability)}.
         </li>`)}</ul>`}
   </section>`;
