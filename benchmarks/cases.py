@@ -7,20 +7,21 @@ continuations. All methods draw from these laws through the same ``ReplaySource`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path as FilePath
 
 import numpy as np
 
 from blinkscope import open_model
+from blinkscope.engines.machine import certain, endings
 from blinkscope.engines.toy import ToyEngine
 from blinkscope.estimate.decomposition import Decomposition
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import Stratum
 from blinkscope.estimate.trace import Estimator
-from blinkscope.feature import OTHER
-from blinkscope.language.engine import Job, Path
+from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
+from blinkscope.language.engine import Job, Path, Score
 from blinkscope.posterior import Posterior
 from blinkscope.replay import Branch, ReplaySource, labels_of, recorded_law
 from blinkscope.replay_formats import read_rollouts
@@ -140,16 +141,11 @@ def toy_case(spelling: str, seed: int) -> Case:
     lengths: dict[tuple[int, ...], list[int]] = {}
     for completion in engine.continue_(jobs, sampling, seed):
         lengths.setdefault(completion.job.key[:2], []).append(completion.generated)
-    forks: dict[int, tuple[Branch, ...]] = {}
-    for s, alternatives in enumerate(score.alternatives):
-        if not len(alternatives.ids):
-            continue
-        branches = []
-        for token, p in zip(alternatives.ids, alternatives.p, strict=True):
-            other = engine.truth(Path(context, (*path.tokens[:s], int(token), path.tokens[-1])[: s + 2]), sampling)
-            law = _row(other.labels, other.posterior[s + 1], exact.labels)
-            branches.append(Branch(str(token), float(p), exact.labels, law, float(np.mean(lengths[s, int(token)]))))
-        forks[s] = tuple(branches)
+    forks = exact_forks(engine, path, score, exact.labels)
+    forks = {
+        s: tuple(replace(b, cost=float(np.mean(lengths[s, int(b.token)]))) for b in branches)
+        for s, branches in forks.items()
+    }
     final = exact.labels[int(np.argmax(exact.posterior[-1]))]
     case = Case(
         f"toy:{spelling}", spelling.startswith("null"), Recursion(score.p, score.off_path), forks, exact.labels, final
@@ -158,12 +154,30 @@ def toy_case(spelling: str, seed: int) -> Case:
     return case
 
 
-def _row(found: Sequence[str], law: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    out = np.zeros(len(labels))
-    for label, share in zip(found, law, strict=True):
-        if share:
-            out[labels.index(label)] = share
-    return out
+def exact_forks(engine: ToyEngine, path: Path, score: Score, labels: Sequence[str]) -> dict[int, tuple[Branch, ...]]:
+    """The alternatives at every open position of a toy model's path, by number, with the exact label law of each.
+
+    The cost of one is what is left of the path, as the strata of a text reckon.
+    """
+    machine, sampling = engine.machine, engine.default_sampling
+    states = [machine.start[None]]
+    for token in path.tokens:
+        states.append(machine.follow(states[-1], np.asarray([token])))
+    s = np.repeat(np.arange(len(score.p)), [len(others.ids) for others in score.alternatives])
+    tokens = np.concatenate([others.ids for others in score.alternatives])
+    after = machine.follow(np.concatenate(states)[s], tokens)
+    law = machine.posterior(sampling, after, sampling.max_new_tokens - s - 1)
+    assert law is not None
+    names = (*machine.labels, TRUNCATED, UNPARSED)
+    ended, outcome = endings(machine, sampling)[tokens], machine.outcome(after)
+    law = np.where(ended[:, None], certain(np.where(outcome < 0, len(names) - 1, outcome), len(names)), law)
+    law = law[:, [names.index(label) for label in labels]]
+    p = np.concatenate([others.p for others in score.alternatives])
+    forks: dict[int, tuple[Branch, ...]] = {}
+    for i, here in enumerate(s):
+        cost = float(max(len(score.p) - here - 1, 1))
+        forks[int(here)] = (*forks.get(int(here), ()), Branch(str(tokens[i]), float(p[i]), tuple(labels), law[i], cost))
+    return forks
 
 
 def replay_cases(file: FilePath, labels: int) -> list[Case]:

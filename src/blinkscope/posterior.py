@@ -31,6 +31,8 @@ class Posterior:
     believed: joint draws of the curve given everything seen, same shape, where ``draws`` are not these already. What is
         picked because it looks large, as windows are, is judged by them: about a noisy mean every difference would
         count its noise twice.
+    deviation: standard deviation of an estimated ``mean``, same shape, where it is known better than from ``draws``,
+        which are cut at 0 and 1.
     weights: the prior law w of the labels; needed wherever sub-mixtures p^S are compared.
     mass: probability (or importance weight) under p_t of each observation, shape (rows, samples). None where the
         observations are plain draws from p_t. Exact worlds list all observations, or quadrature nodes, with their mass.
@@ -44,6 +46,7 @@ class Posterior:
     mean: Num[np.ndarray, "rows *samples labels"]
     draws: Float[np.ndarray, "draws rows labels"] | None = None
     believed: Float[np.ndarray, "draws rows labels"] | None = None
+    deviation: Float[np.ndarray, "rows labels"] | None = None
     weights: Float[np.ndarray, " labels"] | None = None
     mass: Float[np.ndarray, "rows samples"] | None = None
     counts: Int[np.ndarray, "rows samples labels"] | None = None
@@ -66,7 +69,9 @@ class Posterior:
 
     @property
     def sd(self) -> Float[np.ndarray, "rows labels"]:
-        """Standard deviation of every entry, from the joint draws; zeros where the posterior is exact."""
+        """Standard deviation of every entry; zeros where the posterior is exact."""
+        if self.deviation is not None:
+            return self.deviation
         return np.zeros_like(self.mean) if self.draws is None else np.asarray(self.draws.std(axis=0))
 
     def band(self, level: float = 0.95) -> tuple[Float[np.ndarray, "rows labels"], Float[np.ndarray, "rows labels"]]:

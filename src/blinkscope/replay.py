@@ -277,14 +277,14 @@ class ReplaySource:
     def _known_law(self, order: Order, round_: int) -> list[tuple[Branch, str]]:
         branches = self.branches[order.stratum]
         place = (self.generation, order.stratum)
-        first = streams.stream(self.seed, streams.FIRST, *place, round_, order.half)
-        chosen = _pick(np.asarray([b.p for b in branches]), _spread_uniforms(order.count, first))
-        drawn = []
-        for replicate, number in zip(order.replicates(), chosen, strict=True):
-            branch = branches[number]
-            u = streams.stream(self.seed, streams.FOLLOW, *place, replicate).random(1)
-            drawn.append((branch, branch.labels[_pick(branch.weights, u)[0]]))
-        return drawn
+        rng = streams.stream(self.seed, streams.FIRST, *place, round_, order.half)
+        chosen = _pick(np.asarray([b.p for b in branches]), _spread_uniforms(order.count, rng))
+        follow = rng.random(order.count)
+        label = np.zeros(order.count, dtype=np.int64)
+        for number in set(chosen.tolist()):
+            mine = chosen == number
+            label[mine] = _pick(branches[number].weights, follow[mine])
+        return [(branches[b], branches[b].labels[i]) for b, i in zip(chosen, label, strict=True)]
 
 
 def _branch(entry: RecordedFork | Resample, steps: int, p: float) -> Branch:

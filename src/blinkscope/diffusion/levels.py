@@ -11,7 +11,7 @@ level, proportions by themselves would differ by half in total variation where n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -45,7 +45,6 @@ class NoiseLevels:
     error: float
     generation: int = 0
     positions: tuple[int, ...] | None = None
-    adaptive: bool = field(default=False, init=False)  # it stops by itself, when no level is wanted any more
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         if round_ == 0:
@@ -68,6 +67,9 @@ class NoiseLevels:
     def estimate(self, draws: Sequence[Draw]) -> Posterior:
         """The curve at each level that was drawn from, and the certain last row."""
         return self._posterior(draws)
+
+    def reached(self, draws: Sequence[Draw]) -> None:
+        """It stops by itself."""
 
     def _posterior(self, draws: Sequence[Draw], particles: int | None = None) -> Posterior:
         rows, labels, counts = self._counts(draws)

@@ -33,9 +33,9 @@ def count(
     draws: Sequence[Draw], labels: tuple[str, ...], keys: Sequence[int]
 ) -> Int[np.ndarray, "strata halves labels"]:
     """How often each label came out of each half of each stratum."""
-    row = {key: i for i, key in enumerate(keys)}
+    size = 2 * len(labels)
+    row = {key: i * size for i, key in enumerate(keys)}
     column = {label: i for i, label in enumerate(labels)}
-    counts = np.zeros((len(keys), 2, len(labels)), dtype=np.int64)
-    for draw in draws:
-        counts[row[draw.stratum], draw.replicate % 2, column.get(draw.label, len(labels) - 1)] += 1
-    return counts
+    other, width = len(labels) - 1, len(labels)
+    place = [row[d.stratum] + (d.replicate % 2) * width + column.get(d.label, other) for d in draws]
+    return np.bincount(np.asarray(place, dtype=np.int64), minlength=len(keys) * size).reshape(len(keys), 2, width)

@@ -22,16 +22,20 @@ from blinkscope.estimate import streams
 from blinkscope.estimate.allocation import best_counts, whole
 from blinkscope.estimate.counts import count, kept_labels
 from blinkscope.estimate.lookahead import pooled_counts
+from blinkscope.estimate.off_path import OffPathLaws, off_path_laws
 from blinkscope.estimate.recursion import Recursion
-from blinkscope.estimate.smoother import joint_draws, spread
+from blinkscope.estimate.smoother import joint_draws
 from blinkscope.estimate.source import Draw, Order, Stratum
 from blinkscope.estimate.trace import Estimator
+from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
 
 PILOT = 1  # draws of each half of each open position in the first round
 SMALLEST_ROUND = 32  # draws, so that an engine's batch stays full
-GROWTH = 0.25  # cost of a later round, as a share of everything spent before it
-STEERING = {"chains": 40, "sweeps": 3, "kept": 2}  # enough to decide where to draw next
+GROWTH = 0.25  # largest cost of a later round, as a share of everything spent before it
+AIM = 0.99  # a round aims a little below a round error, so that it seldom takes another one to get there
+DRAWS = 300  # joint draws about the unbiased mean
+WIDER = 1.2  # draws deviate by this factor more: a run ends where its variance happens to look small
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +53,6 @@ class Decomposition:
     seed: int
     estimator: Estimator = "unbiased"
     generation: int = 0
-    adaptive: bool = field(default=True, init=False)
     _last: dict[tuple[tuple[str, ...], bytes], Float[np.ndarray, "draws rows labels"]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -70,12 +73,14 @@ class Decomposition:
         labels, counts = self._counts(draws)
         cost = self._cost()
         spent = float((counts.sum(axis=(1, 2)) * cost).sum())
-        budget = max(SMALLEST_ROUND * float(np.mean([s.cost for s in self.strata])), GROWTH * spent) / 2
+        smallest = SMALLEST_ROUND * float(np.mean([s.cost for s in self.strata]))
         if self.estimator == "pooled":
-            return self._lookahead(counts, labels, cost, 2 * budget)
+            return self._lookahead(counts, labels, cost, max(smallest, GROWTH * spent))
+        error = self.reached(draws)
+        budget = max(smallest, min(GROWTH, (error / round_error_below(error)) ** 2 - 1) * spent) / 2
         orders = []
         for half in (0, 1):
-            per_draw = self._spread(counts[:, 1 - half], labels, round_, half)
+            per_draw = self._spread(counts[:, 1 - half], labels)
             have = counts[:, half].sum(axis=1).astype(float)
             room = self._room(half) - have
             extra = best_counts(self.recursion, per_draw, have, cost, budget, room > 0) - have
@@ -104,6 +109,13 @@ class Decomposition:
                     orders.append(Order(int(position), half, int(have[position, half]), number))
         return sorted(orders, key=lambda order: (-order.count, order.stratum, order.half))
 
+    def reached(self, draws: Sequence[Draw]) -> float:
+        """The largest standard deviation of the curve."""
+        if self.estimator == "pooled":
+            return float(self.estimate(draws).sd.max())
+        labels, counts = self._counts(draws)
+        return float(self._deviation(self._laws(counts.sum(axis=1), labels), counts).max())
+
     def estimate(self, draws: Sequence[Draw]) -> Posterior:
         labels, counts = self._counts(draws)
         index = np.arange(self.recursion.steps + 1, dtype=float)
@@ -111,28 +123,31 @@ class Decomposition:
         if self.estimator == "pooled":
             return Posterior(index, labels, joint.mean(axis=0), joint)
         mean = self.recursion.curve(proportions(counts), self._final(labels))
-        return Posterior(index, labels, mean, self._about(mean, joint, counts), believed=joint)
+        laws = self._laws(counts.sum(axis=1), labels)
+        about = self._about(mean, laws, counts)
+        return Posterior(index, labels, mean, about, believed=joint, deviation=self._deviation(laws, counts))
+
+    def _deviation(
+        self, laws: OffPathLaws, counts: Int[np.ndarray, "steps halves labels"]
+    ) -> Float[np.ndarray, "rows labels"]:
+        """Standard deviation of the unbiased mean, its off-path laws being what these labels suggest."""
+        inverse = inverse_counts(counts.sum(axis=2))
+        off_path = np.where(inverse > 0, self.recursion.off_path, 0.0)  # rows before other positions are copies
+        return np.sqrt(Recursion(1 - off_path, off_path).variance(laws.spread * inverse[:, None]))
 
     def _about(
         self,
         mean: Float[np.ndarray, "rows labels"],
-        joint: Float[np.ndarray, "draws rows labels"],
+        laws: OffPathLaws,
         counts: Int[np.ndarray, "steps halves labels"],
     ) -> Float[np.ndarray, "draws rows labels"]:
-        """Joint draws about the unbiased mean, with its own standard deviation, which is larger than the smoother's.
-
-        Deviations are stretched entry by entry, so rows keep moving together; draws are cut at 0 and made laws again.
-        """
-        drawn = counts.sum(axis=2)
-        # Var((A + B) / 2) = v (1/n_A + 1/n_B) / 4; with one half empty the other one's proportion stands alone.
-        share = np.where((drawn > 0).all(axis=1), 0.25, 1.0)[:, None]
-        # Few labels say little about their own variance, and a run ends where it looks small: 1 / (n + 1) of it more.
-        inverse = share * np.divide(1 + 1 / (drawn + 1), drawn, out=np.zeros(drawn.shape), where=drawn > 0)
-        sampling = self.recursion.variance(spread(self.recursion, joint) * inverse.sum(axis=1)[:, None])
-        center, own = joint.mean(axis=0), joint.var(axis=0)
-        stretch = np.sqrt(np.divide(np.maximum(sampling, own), own, out=np.ones_like(own), where=own > 0))
-        draws = np.maximum(mean + (joint - center) * stretch, 0.0)
-        return draws / draws.sum(axis=2, keepdims=True)
+        """Joint draws about the unbiased mean, cut at 0 and made laws again."""
+        rng = streams.stream(self.seed, streams.BANDS, self.generation, 1)
+        inverse = inverse_counts(counts.sum(axis=2))
+        moved = laws.deviations(np.where(inverse > 0, WIDER**2 * inverse, np.nan), DRAWS, rng)
+        rows = self.recursion.curve(np.moveaxis(moved, 0, 1), np.zeros(moved.shape[::2]))
+        draws = np.maximum(mean + np.moveaxis(rows, 1, 0), 0.0)
+        return np.asarray(draws / draws.sum(axis=2, keepdims=True))
 
     def _joint(
         self, counts: Int[np.ndarray, "steps halves labels"], labels: tuple[str, ...]
@@ -147,12 +162,13 @@ class Decomposition:
         return self._last[key]
 
     def _spread(
-        self, counts: Int[np.ndarray, "steps labels"], labels: tuple[str, ...], *key: int
+        self, counts: Int[np.ndarray, "steps labels"], labels: tuple[str, ...]
     ) -> Float[np.ndarray, "steps labels"]:
         """Expected variance of one draw at each position that was drawn from, as these counts suggest."""
-        rng = streams.stream(self.seed, streams.BANDS, self.generation, *key)
-        joint = joint_draws(self.recursion, counts, self._final(labels), rng, **STEERING)
-        return np.where(counts.sum(axis=1, keepdims=True) > 0, spread(self.recursion, joint), 0.0)
+        return np.where(counts.sum(axis=1, keepdims=True) > 0, self._laws(counts, labels).spread, 0.0)
+
+    def _laws(self, counts: Int[np.ndarray, "steps labels"], labels: tuple[str, ...]) -> OffPathLaws:
+        return off_path_laws(self.recursion, counts, self._final(labels))
 
     def _final(self, labels: tuple[str, ...]) -> Float[np.ndarray, " labels"]:
         return np.asarray([label == self.final_label for label in labels], dtype=float)
@@ -160,6 +176,8 @@ class Decomposition:
     def _counts(self, draws: Sequence[Draw]) -> tuple[tuple[str, ...], Int[np.ndarray, "steps halves labels"]]:
         pilot_size = sum(pilot_draws(stratum, half, len(self.strata)) for stratum in self.strata for half in (0, 1))
         labels = kept_labels(self.final_label, draws[:pilot_size], draws[pilot_size:], self.limit)
+        if len(labels) == 1:
+            labels = (*labels, OTHER)  # where one outcome alone was seen, there may be another one all the same
         return labels, count(draws, labels, range(self.recursion.steps))
 
     def _cost(self) -> Float[np.ndarray, " steps"]:
@@ -184,9 +202,31 @@ def pilot_draws(stratum: Stratum, half: int, strata: int) -> int:
     return int(min(max(PILOT, math.ceil(SMALLEST_ROUND / (2 * strata))), stratum.room(half)))
 
 
+def round_error_below(error: float) -> float:
+    """Just less than the next smaller number with one digit: 0.05 after 0.053.
+
+    A round should not go far beyond the error that is asked for. What is asked for must not change what is drawn, or a
+    run could not be topped up; but what people ask for is a number like this.
+    """
+    if error <= 0:
+        return math.inf
+    unit = 10.0 ** math.floor(math.log10(error))
+    digit = math.ceil(error / unit - 1e-9) - 1
+    return AIM * (digit * unit if digit else 0.9 * unit)
+
+
 def proportions(counts: Int[np.ndarray, "steps halves labels"]) -> Float[np.ndarray, "steps labels"]:
     """Average over the halves of each half's proportions; over one where the other is empty; NaN where both are."""
     drawn = counts.sum(axis=2, keepdims=True)
     share = counts / np.maximum(drawn, 1)
     halves = (drawn > 0).sum(axis=1)
     return np.where(halves > 0, share.sum(axis=1) / np.maximum(halves, 1), np.nan)
+
+
+def inverse_counts(drawn: Int[np.ndarray, "steps halves"]) -> Float[np.ndarray, " steps"]:
+    """Variance of ``proportions`` over that of a single draw, 0 where nothing was drawn.
+
+    Var((A + B) / 2) = v (1/n_A + 1/n_B) / 4; with one half empty the other one's proportion stands alone.
+    """
+    share = np.where((drawn > 0).all(axis=1), 0.25, 1.0)[:, None]
+    return np.asarray((share * np.divide(1.0, drawn, out=np.zeros(drawn.shape), where=drawn > 0)).sum(axis=1))

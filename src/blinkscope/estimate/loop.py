@@ -33,9 +33,8 @@ class Method(Protocol):
         """The curve that the draws amount to."""
         ...
 
-    @property
-    def adaptive(self) -> bool:
-        """Whether the loop should stop when the asked-for error is reached."""
+    def reached(self, draws: Sequence[Draw]) -> float | None:
+        """The curve's largest standard deviation, at which the loop stops; None where a method stops by itself."""
         ...
 
 
@@ -88,13 +87,12 @@ def run(
         # What the open round has so far counts too; a run that is taken up again completes the round.
         rounds.close()
         status = "interrupted"
-    return Outcome(tuple(rounds.draws), rounds.posterior or method.estimate(rounds.draws), status, rounds.ran_out)
+    return Outcome(tuple(rounds.draws), method.estimate(rounds.draws), status, rounds.ran_out)
 
 
 class _Rounds:
     """The state of one run of the loop: the draws of the whole rounds, and those of the open one.
 
-    posterior: what ``draws`` amount to; None until it has been asked for, and again when draws have joined them.
     ran_out: whether a stratum was asked for draws that it does not have.
     """
 
@@ -112,7 +110,6 @@ class _Rounds:
         self.strata = {stratum.key: stratum for stratum in method.strata}
         self.draws: list[Draw] = []
         self.open: dict[tuple[int, int], Draw] = {}
-        self.posterior: Posterior | None = None
         self.tokens = 0.0
         self.error = float("nan")
         self.round = 0
@@ -135,9 +132,9 @@ class _Rounds:
                     self._take(draw)
                     self._report()
             self.close()
-            if self.method.adaptive:
-                self.posterior = self.method.estimate(self.draws)
-                self.error = float(self.posterior.sd.max())
+            error = self.method.reached(self.draws)
+            if error is not None:
+                self.error = error
                 self._report()
             if affordable != there or not affordable:
                 return "budget"
@@ -152,7 +149,7 @@ class _Rounds:
         """The open round's draws join the others, in the order of their keys."""
         if self.open:
             self.draws += [self.open[key] for key in sorted(self.open)]
-            self.open, self.posterior = {}, None
+            self.open = {}
 
     def _take(self, draw: Draw) -> None:
         self.open[draw.stratum, draw.replicate] = draw

@@ -7,8 +7,8 @@ the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -22,8 +22,10 @@ from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.source import JSON, Stratum
 from blinkscope.estimate.trace import Cost, Step, Target, Trace
 from blinkscope.feature import OTHER
+from blinkscope.posterior import Posterior
 
 METHODS = ("divergence", "grid", "bisect")
+Truth: TypeAlias = tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]
 DEFAULT_FRACTIONS = tuple(i / 10 for i in range(10))
 RAN_OUT = "the recorded outcomes have run out, since none is used twice; what was asked for takes more rollouts."
 
@@ -83,7 +85,7 @@ class PathRecord:
     seed: int
     labels: int
     scored_tokens: int
-    truth: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]] | None = None
+    truth: Truth | None = None
     notes: tuple[str, ...] = ()
     generation: int = 0
     limits: tuple[int, ...] | None = None
@@ -150,6 +152,7 @@ class PathRecord:
         posterior = outcome.posterior
         truth = None
         if self.truth is not None:
+            posterior = _with_room(posterior, self.truth)
             truth = _on_labels(self.truth, posterior.labels)[posterior.index.astype(int)]
         return Trace(
             settings=self.settings,
@@ -202,15 +205,24 @@ class PathRecord:
             raise UserError(f"the run file's record of its path cannot be read ({error}).") from None
 
 
-def _on_labels(
-    truth: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], labels: tuple[str, ...]
-) -> Float[np.ndarray, "rows labels"]:
-    """The exact curve on the labels of the estimate; what is not among them goes to ``(other)`` where there is one."""
+def _with_room(posterior: Posterior, truth: Truth) -> Posterior:
+    """The estimate with ``(other)`` among its labels, never seen, where the exact curve has labels that were not."""
+    unseen = [row for name, row in zip(truth[0], np.asarray(truth[1]).T, strict=True) if name not in posterior.labels]
+    if OTHER in posterior.labels or not np.any(unseen):
+        return posterior
+    grown: dict[str, Any] = {
+        name: np.concatenate([found, np.zeros((*found.shape[:-1], 1))], axis=-1)
+        for name in ("mean", "draws", "believed", "deviation")
+        if (found := getattr(posterior, name)) is not None
+    }
+    return replace(posterior, labels=(*posterior.labels, OTHER), **grown)
+
+
+def _on_labels(truth: Truth, labels: tuple[str, ...]) -> Float[np.ndarray, "rows labels"]:
+    """The exact curve on the labels of the estimate; what is not among them goes to ``(other)``."""
     names, rows = truth
     out = np.zeros((len(rows), len(labels)))
     for name, column in zip(names, np.asarray(rows).T, strict=True):
-        if name in labels:
-            out[:, labels.index(name)] += column
-        elif OTHER in labels:
-            out[:, labels.index(OTHER)] += column
+        if name in labels or OTHER in labels:  # else it never occurs
+            out[:, labels.index(name if name in labels else OTHER)] += column
     return out

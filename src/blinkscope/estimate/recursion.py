@@ -7,8 +7,8 @@ steps and gamma_s the label law of a continuation that leaves the path at s. The
 
 so estimates of the gamma_s alone, pushed through this recursion from the end, give the whole curve. With
 W_ts = (prod_{t <= r < s} p_r) q_s it reads pi_t = sum_{s >= t} W_ts gamma_s + (prod_{r >= t} p_r) pi_N, and independent
-gamma_s of variance v_s give Var pi_t = sum_s W_ts^2 v_s. Every function here is one backward or forward pass over the
-steps, so nothing of size steps x steps is ever held.
+gamma_s of variance v_s give Var pi_t = sum_s W_ts^2 v_s. Every function here is one pass over the steps, so
+nothing of size steps x steps is ever held.
 """
 
 from __future__ import annotations
@@ -52,36 +52,29 @@ class Recursion:
         Rows of ``gamma`` that hold NaN are positions without an estimate: the row above them is copied, which moves no
         row t by more than the weight of these positions, ``weight_of``.
         """
-        out = np.empty((self.steps + 1, *np.broadcast_shapes(gamma.shape[1:], np.shape(final))))
+        known = (self.off_path > 0) & ~np.isnan(gamma).reshape(self.steps, -1).any(axis=1)
+        shape = np.broadcast_shapes(gamma.shape[1:], np.shape(final))
+        out = np.zeros((self.steps + 1, *shape))
+        wide = (slice(None), *(None,) * len(shape))
+        out[:-1] = np.where(known[wide], self.off_path[wide] * gamma, 0.0)
         out[-1] = final
-        for s in range(self.steps - 1, -1, -1):
-            known = self.off_path[s] > 0 and not np.isnan(gamma[s]).any()
-            out[s] = self.p[s] * out[s + 1] + self.off_path[s] * gamma[s] if known else out[s + 1]
-        return out
+        return backward(np.where(known, self.p, 1.0), out)
 
     def variance(self, v: Float[np.ndarray, "steps labels"]) -> Float[np.ndarray, "rows labels"]:
         """Var pi_t(theta) = sum_{s >= t} W_ts^2 v_s(theta) for independent estimates of variance ``v``."""
         out = np.zeros((self.steps + 1, v.shape[1]))
-        for s in range(self.steps - 1, -1, -1):
-            out[s] = self.p[s] ** 2 * out[s + 1] + self.off_path[s] ** 2 * v[s]
-        return out
+        out[:-1] = self.off_path[:, None] ** 2 * v
+        return backward(self.p**2, out)
 
     def sensitivity(self, weight: Float[np.ndarray, "rows labels"]) -> Float[np.ndarray, "steps labels"]:
         """sum_{t <= s} weight_t W_ts^2: what a unit of variance of gamma_s adds to the curve's weighted variance."""
-        out = np.empty((self.steps, weight.shape[1]))
-        reach = np.zeros(weight.shape[1])
-        for s in range(self.steps):
-            reach = reach + weight[s]
-            out[s] = self.off_path[s] ** 2 * reach
-            reach = self.p[s] ** 2 * reach
-        return out
+        # reach_s = weight_s + p_{s-1}^2 reach_{s-1} is the same recursion, run from the other end.
+        reach = backward(self.p[-2::-1] ** 2, weight[-2::-1])[::-1] if self.steps else weight[:0]
+        return np.asarray(self.off_path[:, None] ** 2 * reach)
 
     def weight_of(self, amount: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " rows"]:
         """eta_t = sum_{s >= t} W_ts amount_s: how far row t can move if a share ``amount_s`` of gamma_s is unknown."""
-        out = np.zeros(self.steps + 1)
-        for s in range(self.steps - 1, -1, -1):
-            out[s] = self.p[s] * out[s + 1] + self.off_path[s] * amount[s]
-        return out
+        return backward(self.p, np.append(self.off_path * amount, 0.0)[:, None])[:, 0]
 
     def negligible(self, limit: float) -> Bool[np.ndarray, " steps"]:
         """As many positions, least likely forks first, as can be left out while no row moves by more than ``limit``."""
@@ -95,3 +88,15 @@ class Recursion:
         skipped = np.zeros(self.steps, dtype=bool)
         skipped[order[:low]] = True
         return skipped
+
+
+def backward(
+    p: Float[np.ndarray, " steps"], added: Float[np.ndarray, " rows *batch"]
+) -> Float[np.ndarray, " rows *batch"]:
+    """x_s = p_s x_{s+1} + added_s from the last row to the first: a bidiagonal system, solved by substitution."""
+    from scipy.linalg.lapack import dtbtrs
+
+    bands = np.ones((2, len(added)))
+    bands[0, 1:] = -p
+    solved, _ = dtbtrs(bands, added.reshape(len(added), -1), uplo="U", diag="U")
+    return np.asarray(solved).reshape(added.shape)

@@ -8,7 +8,7 @@ al. 2024, arXiv:2412.08905) bisects for "pivotal tokens".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -39,13 +39,15 @@ class Grid:
     limit: int
     seed: int
     generation: int = 0
-    adaptive: bool = field(default=False, init=False)
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         return _split(self.rows, self.resamples) if round_ == 0 else []
 
     def estimate(self, draws: Sequence[Draw]) -> Posterior:
         return _rows(draws, self)
+
+    def reached(self, draws: Sequence[Draw]) -> None:
+        """It stops by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,6 @@ class Bisection:
     seed: int
     threshold: float = 0.2
     generation: int = 0
-    adaptive: bool = field(default=False, init=False)
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         if round_ == 0:
@@ -73,6 +74,9 @@ class Bisection:
 
     def estimate(self, draws: Sequence[Draw]) -> Posterior:
         return _rows(draws, self)
+
+    def reached(self, draws: Sequence[Draw]) -> None:
+        """It stops by itself."""
 
 
 def fraction_rows(steps: int, fractions: Sequence[float]) -> tuple[int, ...]:
