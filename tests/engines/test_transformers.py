@@ -16,7 +16,8 @@ import transformers
 from blinkscope import engines
 from blinkscope.engines import engine_of, open_engine
 from blinkscope.engines.key_values import ROOM, RowKeyValues
-from blinkscope.engines.transformers import CHUNK, TransformersEngine
+from blinkscope.engines.reading import CHUNK
+from blinkscope.engines.transformers import TransformersEngine
 from blinkscope.errors import EngineError, MissingExtra, UserError
 from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path
 from blinkscope.language.sampling import Sampling

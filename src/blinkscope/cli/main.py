@@ -14,6 +14,7 @@ from blinkscope.errors import BlinkscopeError
 COMMANDS = {
     "locate": "blinkscope.cli.locate",
     "study": "blinkscope.cli.study",
+    "detect": "blinkscope.cli.detect",
     "show": "blinkscope.cli.show",
     "report": "blinkscope.cli.report",
     "export": "blinkscope.cli.export",

@@ -53,6 +53,7 @@ def build() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _locate(commands)
     _study(commands)
+    _detect(commands)
     _show(commands)
     _report(commands)
     _export(commands)
@@ -205,6 +206,46 @@ def _study_of_model(studies: Any, name: str, what: str) -> Any:
     out.add_argument("--tables", metavar="FOLDER", help="also write the study's tables, as CSV and as Parquet")
     out.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return asked
+
+
+def _detect(commands: Any) -> None:
+    p = commands.add_parser("detect", help="tell texts apart by the likelihood ratio of two models, and by baselines")
+    steps = p.add_subparsers(dest="detect", metavar="STEP", required=True, parser_class=Parser)
+    data = "FILE.jsonl of {prompt, completion, label, family}, or llama3-jailbreaks[:FOLDER]"
+
+    train = steps.add_parser("train", help="train a probe on the aligned model's activations, as a baseline")
+    train.add_argument("data", metavar="DATA", help=data)
+    train.add_argument("--items", type=int, metavar="N", help="most texts of each family")
+    train.add_argument("--model", default="smollm2", help="the aligned model (default smollm2)")
+    train.add_argument("--system", metavar="TEXT", help="its system prompt")
+    train.add_argument("--layer", type=int, required=True, help="after how many layers the activation is taken")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("-o", "--output", metavar="FILE.safetensors", required=True)
+    _machine(train)
+
+    score = steps.add_parser("score", help="read every text with both models and keep the scores in a run file")
+    score.add_argument("data", metavar="DATA", help=data)
+    score.add_argument("--items", type=int, metavar="N", help="most texts of each family")
+    score.add_argument("--aligned", metavar="MODEL", default="smollm2", help="default smollm2")
+    score.add_argument("--unaligned", metavar="MODEL", help="the aligned one by default, with another system prompt")
+    score.add_argument("--aligned-system", metavar="TEXT", help="system prompt of the aligned model")
+    score.add_argument("--unaligned-system", metavar="TEXT", help="system prompt of the unaligned model")
+    score.add_argument("--probe", metavar="FILE.safetensors", help="also score by a trained probe")
+    score.add_argument("-o", "--output", metavar="RUN.db", required=True, help="run file; an existing one is continued")
+    _machine(score)
+    _detected(score)
+
+    evaluate = steps.add_parser("evaluate", help="recall and AUROC of every score, for each family, from a run file")
+    evaluate.add_argument("run", metavar="RUN.db")
+    evaluate.add_argument("--level", type=float, help="of intervals (default 0.95)")
+    _detected(evaluate)
+
+
+def _detected(p: Any) -> None:
+    p.add_argument("--running", metavar="FILE.jsonl", help="also write the running ratio, a line for every token")
+    p.add_argument("--plot", metavar="FILE", help="also draw AUROC against tokens read: .svg, .png, .pdf")
+    p.add_argument("--tables", metavar="FOLDER", help="also write all tables, as CSV and as Parquet")
+    p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def _sampling(p: Any) -> None:

@@ -61,6 +61,11 @@ def write_result(result: StudyResult, arguments: argparse.Namespace) -> None:
         print(json.dumps(result.to_json(), allow_nan=False))
     else:
         print_study(result, sys.stdout)
+    write_files(result, arguments)
+
+
+def write_files(result: StudyResult, arguments: argparse.Namespace) -> None:
+    """The figure and the tables of a study, where they are asked for."""
     if arguments.plot:
         write_figure(result, Path(arguments.plot))
     if arguments.tables:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from blinkscope.errors import UserError
 from blinkscope.language.engine import Context, Message, Path
+from blinkscope.language.reading import Conversation, Transcript
 
 _MARK = "blinkscopereply"  # stands for a reply in a rendered conversation, to find what the template puts after it
 _INCOMPLETE = "\ufffd"  # what a decoder writes for bytes that are not, or not yet, a character
@@ -58,6 +62,61 @@ class Text:
         """A transcript as the path after a context."""
         ids = self._plain(text)
         return Path(context, (*ids, self.closing) if finished else ids)
+
+    def transcript(self, conversation: Conversation, reply: str) -> Transcript:
+        """A conversation and a reply, and which positions are what somebody said in it."""
+        spelled = conversation.spelled
+        if spelled is not None and all(self._is_mark(mark) for mark in spelled.marks):
+            ids, own = self._within(spelled.text, spelled.own)
+        else:
+            context = self.encode(conversation.prompt, conversation.prefill)
+            if context.messages:
+                rendered = self._render(context.messages)
+                ids, own = self._within(rendered, self._contents(rendered, context.messages))
+            else:
+                ids = list(context.ids[: len(context.ids) - len(self._plain(conversation.prefill))])
+                own = [place for place, token in enumerate(ids) if token not in self.special]
+            own += range(len(ids), len(context.ids))
+            ids = list(context.ids)
+        said = self._plain(reply)
+        return Transcript((*ids, *said), tuple(own), range(len(ids), len(ids) + len(said)))
+
+    def _is_mark(self, text: str) -> bool:
+        """Whether a text is one of this tokenizer's special tokens."""
+        ids = self._ids(text)
+        return len(ids) == 1 and ids[0] in self.special
+
+    def _within(self, text: str, spans: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
+        """Ids of a text with its marks, and the positions of those tokens that lie within one of the spans."""
+        if not self.tokenizer.is_fast:
+            raise UserError("this model's tokenizer does not say where its tokens lie in a text; it cannot be read.")
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        inside = np.zeros(len(text) + 1, dtype=bool)
+        for start, end in spans:
+            inside[start:end] = True
+        own = [i for i, (start, end) in enumerate(found.offset_mapping) if start < end and inside[start:end].all()]
+        return list(found.input_ids), own
+
+    def _contents(self, rendered: str, messages: tuple[Message, ...]) -> list[tuple[int, int]]:
+        """Where what the user and the assistant said lies in a rendered conversation.
+
+        The template is rendered once more with a mark in place of each content: what stands between the marks is the
+        template's own, and what lies between those pieces is what was said. Some templates trim it.
+        """
+        marks = [f"{_MARK}{i}x" for i in range(len(messages))]
+        turns = tuple(Message(message.role, mark) for message, mark in zip(messages, marks, strict=True))
+        first, *pieces = re.split("|".join(marks), self._render(turns))
+        pattern = re.escape(first)
+        for message, piece in zip(messages, pieces, strict=False):
+            said = "|".join(re.escape(text) for text in dict.fromkeys((message.content, message.content.strip())))
+            pattern += f"({said}){re.escape(piece)}"
+        found = re.fullmatch(pattern, rendered) if len(pieces) == len(messages) else None
+        if found is None:
+            raise UserError(
+                "the model's chat template changes what was said in this conversation, so its own tokens cannot be "
+                "told from the template's."
+            )
+        return [found.span(i) for i, message in enumerate(messages, 1) if message.role != "system"]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of ids, without special tokens."""

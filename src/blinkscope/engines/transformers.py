@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]  # comes with accelerate
 import torch
+from jaxtyping import Float
 from transformers.cache_utils import DynamicCache
 
+from blinkscope.engines import reading
 from blinkscope.engines.continuous_batch import Model, write
 from blinkscope.engines.key_values import ROOM, KeyValues, can_slice
 from blinkscope.engines.next_token import TokenScore, score_tokens
@@ -19,9 +21,9 @@ from blinkscope.engines.rows import Rules
 from blinkscope.engines.text import Text
 from blinkscope.errors import EngineError, UserError
 from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
+from blinkscope.language.reading import Conversation, Transcript
 from blinkscope.language.sampling import Sampling
 
-CHUNK = 256  # positions in one forward pass over a path
 # Settings of a generation config that would change the next-token law and are not followed, and what turns each off.
 _NOT_FOLLOWED = {
     "repetition_penalty": 1.0,
@@ -160,6 +162,32 @@ class TransformersEngine:
                 for row in write(jobs, rules, Model(self._model, self._prefix, self._model.device), capacity):
                     yield row.completion()
 
+    @property
+    def layers(self) -> int:
+        return int(self._model.config.get_text_config().num_hidden_layers)
+
+    def transcript(self, conversation: Conversation, reply: str) -> Transcript:
+        return self._text.transcript(conversation, reply)
+
+    def log_probabilities(self, ids: Sequence[int]) -> Float[np.ndarray, " n"]:
+        self._check_length(len(ids))
+        with _machine_errors():
+            return reading.log_probabilities(self._model, ids)
+
+    def mean_activation(self, ids: Sequence[int], positions: Sequence[int], layer: int) -> Float[np.ndarray, " width"]:
+        self._check_length(len(ids))
+        with _machine_errors():
+            return reading.mean_activation(self._model, ids, positions, layer)
+
+    def follow(self, ids: Sequence[int], tokens: Iterable[int]) -> Iterator[float]:
+        def within() -> Iterator[int]:
+            for length, token in enumerate(tokens, len(ids) + 1):
+                self._check_length(length)
+                yield token
+
+        with _machine_errors():
+            yield from reading.follow(self._model, ids, within())
+
     def _row_limit(self, path: Path, longest: int) -> int:
         row_bytes = self._prefix(path).bytes_per_token * (longest + ROOM)
         return max(1, min(self._batch_rows, self._batch_bytes // row_bytes))
@@ -181,21 +209,16 @@ class TransformersEngine:
     @torch.inference_mode()
     def _pass_over(self, path: Path, sampling: Sampling | None) -> list[TokenScore]:
         """Read a path once: keep its keys and values, and score its tokens where a sampling law is given."""
-        ids = torch.tensor([(*path.context.ids, *path.tokens)], device=self._model.device)
-        first, total = len(path.context.ids), ids.shape[1]
+        ids = (*path.context.ids, *path.tokens)
+        first, total = len(path.context.ids), len(ids)
         cache = DynamicCache()
         scores: list[TokenScore] = []
-        for start in range(0, total, CHUNK):
-            stop = min(start + CHUNK, total)
+        for start in range(0, total, reading.CHUNK):
+            stop = min(start + reading.CHUNK, total)
             # Logits at position i are those of token i + 1; the last token's are nobody's.
             scored = range(max(start, first - 1), min(stop, total - 1)) if sampling is not None else range(0)
-            logits = self._model(
-                input_ids=ids[:, start:stop],
-                position_ids=torch.arange(start, stop, device=ids.device)[None],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=stop - scored.start if scored else 1,
-            ).logits[0]
+            kept = stop - scored.start if scored else 1
+            logits = reading.forward(self._model, ids[start:stop], start, cache, logits_to_keep=kept).logits[0]
             if scored and sampling is not None:
                 tokens = np.array(path.tokens[scored.start + 1 - first : scored.stop + 1 - first])
                 scores += score_tokens(logits[: len(tokens)], sampling, tokens)

@@ -42,7 +42,7 @@ def write_tables(result: StudyResult, folder: Path) -> None:
 
 def _csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
+        writer, names = csv.writer(file), list(rows[0])
+        lines: list[list[Any]] = [names, *([row.get(name) for name in names] for row in rows)]
+        for cells in lines:
+            writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in cells])

@@ -29,7 +29,10 @@ def print_study(result: StudyResult, file: IO[str], *, width: int | None = None)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         columns = [name for name in rows[0] if not name.endswith(("_low", "_high"))]
         for name in columns:
-            table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
+            table.add_column(
+                Text(shortened(name.replace("_", " "), CELL_WIDTH)),
+                justify="left" if isinstance(rows[0][name], str) else "right",
+            )
         for row in rows[:SHOWN_ROWS]:
             table.add_row(*(Text(_with_limits(row, name)) for name in columns))
         parts.append(table)
@@ -50,7 +53,9 @@ def _heading(result: StudyResult) -> str:
 def _standing(result: StudyResult) -> list[str]:
     """Cost, failures, and whether something is left to do."""
     cost = result.cost
-    lines = [f"{cost['continuations']:,} continuations, {cost['generated_tokens']:,} generated tokens."]
+    lines = []
+    if cost["continuations"]:
+        lines.append(f"{cost['continuations']:,} continuations, {cost['generated_tokens']:,} generated tokens.")
     failures = result.summary["failures"]
     assert isinstance(failures, dict)
     if failures:

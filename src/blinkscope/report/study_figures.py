@@ -123,6 +123,18 @@ def _cot(axes: Any, result: StudyResult) -> None:
     _dress(axes)
 
 
+def _detect(axes: Any, result: StudyResult) -> None:
+    """How well the ratio of the first tokens tells the texts apart, family by family."""
+    early = result.findings.tables.get("early", ())
+    for (name, rows), colour in zip(_by("family", early).items(), _colours(), strict=False):
+        curve = [{"share": row["auroc"], "low": row["auroc_low"], "high": row["auroc_high"], **row} for row in rows]
+        _banded(axes, curve, "tokens", colour, name)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="tokens of the reply read", ylabel="AUROC of the ratio")
+    _dress(axes)
+
+
 def _width(span: tuple[int, int]) -> int:
     return span[1] - span[0]
 
@@ -164,4 +176,5 @@ FIGURES: Mapping[str, Callable[[Any, StudyResult], None]] = {
     "structured": _structured,
     "cot": _cot,
     "temperature": _cot,
+    "detect": _detect,
 }

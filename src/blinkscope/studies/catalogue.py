@@ -10,13 +10,14 @@ from blinkscope.runs.store import Run
 from blinkscope.studies.study import Study, StudyResult, study_of
 
 STUDIES = {
-    "prefill": "prefill:STUDY",
-    "repeat": "repeat:STUDY",
-    "structured": "structured:STUDY",
-    "distribution": "distribution:STUDY",
-    "cot": "cot:STUDY",
-    "temperature": "cot:TEMPERATURE",
-    "majority": "majority:STUDY",
+    "prefill": "studies.prefill:STUDY",
+    "repeat": "studies.repeat:STUDY",
+    "structured": "studies.structured:STUDY",
+    "distribution": "studies.distribution:STUDY",
+    "cot": "studies.cot:STUDY",
+    "temperature": "studies.cot:TEMPERATURE",
+    "majority": "studies.majority:STUDY",
+    "detect": "detection.study:STUDY",
 }
 """Module and name of each study."""
 
@@ -26,7 +27,7 @@ def find_study(name: str) -> Study | None:
     if name not in STUDIES:
         return None
     module, _, attribute = STUDIES[name].partition(":")
-    study: Study = getattr(import_module(f"blinkscope.studies.{module}"), attribute)
+    study: Study = getattr(import_module(f"blinkscope.{module}"), attribute)
     return study
 
 

@@ -7,6 +7,7 @@ the draws that are missing. An item that cannot be used is counted as failed and
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -47,6 +48,7 @@ class Desk:
     """What the work on one item needs: the model, how it samples, what is asked, and where draws are kept.
 
     keeper: of the item's own draws. beside: of draws that do not belong to its curve; they have a number of their own.
+    prepared: what ``Study.prepare`` made.
     """
 
     engine: Any
@@ -58,6 +60,7 @@ class Desk:
     beside: Keeper
     stopwatch: Stopwatch
     watch: Callable[[Progress], None]
+    prepared: Any = None
 
     @property
     def prompt(self) -> Any:
@@ -74,7 +77,8 @@ class Study:
     default: the spec that it has where nothing else is asked.
     items: of a spec, in their order. work: draws what one item needs and returns what it came to. result: summary,
     tables and sentences from the stored outcomes, (item, outcome) pairs in the order of the items. read: an outcome
-    with what depends on how the draws are read, from the run.
+    with what depends on how the draws are read, from the run. prepare: what the work on every item needs beside the
+    model, from the spec, the model and the options of engines; made once.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Study:
     read: Callable[[Run, int, Target, Mapping[str, Any]], Mapping[str, Any]] = lambda run, number, target, outcome: (
         outcome
     )
+    prepare: Callable[[Any, Any, Mapping[str, Any] | None], Any] = lambda spec, engine, options: None
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,13 @@ class StudyResult:
             "target": asdict(self.target),
             "summary": self.summary,
             "failed": {item: {"kind": kind, "reason": reason} for item, (kind, reason) in self.failed.items()},
-            "tables": {name: [dict(row) for row in rows] for name, rows in self.findings.tables.items()},
+            "tables": {name: [_in_json(row) for row in rows] for name, rows in self.findings.tables.items()},
         }
+
+
+def _in_json(row: Row) -> dict[str, JSON]:
+    """A row of a table; JSON has no infinite numbers, so they are spelled "inf" and "-inf"."""
+    return {name: str(x) if isinstance(x, float) and math.isinf(x) else x for name, x in row.items()}
 
 
 def run_study(
@@ -164,10 +174,11 @@ def run_study(
         raise UserError(f"two items of study {study.name} have the same id; ids must differ.")
     engine = open_model(model if model is not None else spec.asking.model, engine_options)
     sampling = sampling_of(engine, spec.asking.sampling)
+    prepared = study.prepare(spec, engine, engine_options)
     broken: dict[str, tuple[str, str]] = {}
     with Run.create_or_open(path, _run_spec(study, spec, items, engine.name)) as run:
         for number, item in enumerate(items):
-            if _outcome(run, number, spec.target) is not None or run.document(named("failed", number)) is not None:
+            if outcome_of(run, number, spec.target) is not None or run.document(named("failed", number)) is not None:
                 continue
             begin(number, len(items), item.id)
             stopwatch = Stopwatch()
@@ -175,7 +186,7 @@ def run_study(
                 Keeper(run, number, lambda: stopwatch.seconds) as keeper,  # noqa: B023
                 Keeper(run, len(items) + number) as beside,
             ):
-                desk = Desk(engine, sampling, spec, spec.target, item, keeper, beside, stopwatch, watch)
+                desk = Desk(engine, sampling, spec, spec.target, item, keeper, beside, stopwatch, watch, prepared)
                 try:
                     if "problem" in item.content:
                         raise UserError(str(item.content["problem"]))
@@ -204,7 +215,7 @@ def result_of(
     failed: dict[str, tuple[str, str]] = dict(broken or {})
     items = items_of(run)
     for number, item in enumerate(items):
-        outcome, failure = _outcome(run, number, target), run.document(named("failed", number))
+        outcome, failure = outcome_of(run, number, target), run.document(named("failed", number))
         if isinstance(failure, dict):
             failed[item] = (str(failure["kind"]), str(failure["reason"]))
         elif outcome is not None:
@@ -237,7 +248,8 @@ def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: str) -
     return Spec(identity=identity, target=asdict(spec.target), provenance=provenance())
 
 
-def _outcome(run: Run, number: int, target: Target) -> Mapping[str, Any] | None:
+def outcome_of(run: Run, number: int, target: Target) -> Mapping[str, Any] | None:
+    """What an item came to under what a target lets be drawn; None where it was not finished."""
     document = run.document(_name(number, target))
     return document if isinstance(document, dict) else None
 
