@@ -26,7 +26,16 @@ import math
 from dataclasses import dataclass
 
 from blinkscope.critical import Labels, Mixture, check_eps, check_nested, complement
-from blinkscope.divergence import Estimate, average, bhattacharyya, density, mixture_total_variation
+from blinkscope.divergence import (
+    Bracket,
+    Estimate,
+    average,
+    bhattacharyya,
+    density,
+    different_pairs,
+    estimated_total_variation,
+    mixture_total_variation,
+)
 from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior, label_mask
 
@@ -100,6 +109,11 @@ def proof_steps(posterior: Posterior, init: Labels, target: Labels) -> tuple[Pro
     check_nested(posterior.labels, init, target)
     if posterior.weights is None:
         raise UserError("Theorem 2 needs the weights of the labels; give the posterior its weights.")
+    if posterior.counts is not None:
+        raise UserError(
+            "the steps of the proof need exact posteriors, and these are estimated from counts; "
+            "use estimated_certificate."
+        )
     rest = complement(posterior.labels, target)
     zero = (Estimate(0.0),) * len(posterior.index)
     mixing = mixture_total_variation(posterior, init, target)
@@ -126,4 +140,34 @@ def proof_steps(posterior: Posterior, init: Labels, target: Labels) -> tuple[Pro
             sharper=math.sqrt(ratio) * overlap[i].value / 2,
         )
         for i in range(len(zero))
+    )
+
+
+def estimated_certificate(
+    posterior: Posterior, init: Labels, target: Labels, level: float = 0.95
+) -> tuple[Bracket, ...]:
+    """The certificate (I) + E_p[pi_t(Theta - S_target)] where each pi_t is estimated from counts, one bracket a row.
+
+    (I) comes from ``estimated_total_variation``; (II) is E[pi_t(S_target) pi_t(Theta - S_target)] / w_{S_target}, a
+    mean of products of different draws, which is unbiased. ``high`` bounds TV(p^{S_init, t}, p^{S_target}) with
+    probability ``level`` at least: the errors of the two come from the same observations and may add up.
+    """
+    check_nested(posterior.labels, init, target)
+    mixing = estimated_total_variation(posterior, init, target, level)
+    leaving: tuple[Estimate, ...] = (Estimate(0.0),) * len(mixing)
+    if rest := complement(posterior.labels, target):
+        assert posterior.weights is not None
+        weight = float(posterior.weights @ label_mask(posterior.labels, target))
+        stays, goes = label_mask(posterior.labels, target), label_mask(posterior.labels, rest)
+        products = different_pairs(posterior, stays)[..., goes].sum(axis=-1)
+        leaving = average(posterior, products / weight, 1 / weight)
+    return tuple(
+        Bracket(
+            value=first.value + second.value,
+            low=first.low + max(0.0, second.interval(level)[0]),
+            high=first.high + second.interval(level)[1],
+            plug_in=first.plug_in + second.value,
+            split=first.split + second.value,
+        )
+        for first, second in zip(mixing, leaving, strict=True)
     )

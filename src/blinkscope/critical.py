@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +36,9 @@ Interval = tuple[float | None, float | None]
 Outcome = Literal["window", "no-after", "no-before", "inverted"]
 
 ROUNDING = 1e-12  # a total variation this close to its level counts as equal to it
+# Where curves are estimated: a time is found when the curve is within SETTLED standard errors of its level, or to the
+# relative precision COARSE.
+SETTLED, COARSE = 0.02, 1e-4
 LARGEST_TIME = 2.0**40  # a curve on an unbounded index set that has not crossed by then is taken never to cross
 
 
@@ -146,26 +149,32 @@ def end_time(mixture: Mixture, init: Labels, target: Labels, eps: float, level: 
     return _crossing(lambda t: mixture.total_variation(init, target, t), first_time, eps, mixture.index, level)
 
 
-def last_time(curve: Curve, level: float, index: IndexSet) -> float | None:
-    """sup { t in I : curve(t) >= level } of a non-increasing curve; None where the set is empty."""
+def last_time(curve: Curve, level: float, index: IndexSet, rtol: float = 1e-14) -> float | None:
+    """sup { t in I : curve(t) >= level } of a non-increasing curve; None where the set is empty.
+
+    rtol: relative precision of a time on an interval.
+    """
     if index.points is not None:
         found = bisect_left(index.points, True, key=lambda t: curve(t) < level - ROUNDING)
         return index.points[found - 1] if found else None
-    return _boundary(lambda t: curve(t) - level, index) if curve(index.low) >= level - ROUNDING else None
+    return _boundary(lambda t: curve(t) - level, index, rtol) if curve(index.low) >= level - ROUNDING else None
 
 
-def first_time(curve: Curve, level: float, index: IndexSet) -> float | None:
-    """inf { t in I : curve(t) <= level } of a non-increasing curve; None where the set is empty."""
+def first_time(curve: Curve, level: float, index: IndexSet, rtol: float = 1e-14) -> float | None:
+    """inf { t in I : curve(t) <= level } of a non-increasing curve; None where the set is empty.
+
+    rtol: relative precision of a time on an interval.
+    """
     if index.points is not None:
         found = bisect_left(index.points, True, key=lambda t: curve(t) <= level + ROUNDING)
         return index.points[found] if found < len(index.points) else None
     if curve(index.low) <= level + ROUNDING:
         return index.low
-    time = _boundary(lambda t: curve(t) - level, index)
+    time = _boundary(lambda t: curve(t) - level, index, rtol)
     return None if math.isinf(time) or (time == index.high and curve(time) > level + ROUNDING) else time
 
 
-def _boundary(excess: Curve, index: IndexSet) -> float:
+def _boundary(excess: Curve, index: IndexSet, rtol: float) -> float:
     """Where a falling function that starts at zero or above goes below zero; the end of the interval if nowhere."""
     from scipy.optimize import brentq
 
@@ -180,12 +189,12 @@ def _boundary(excess: Curve, index: IndexSet) -> float:
             low, high = high, 2 * high
     elif excess(high) >= 0:
         return high
-    return float(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))
+    return float(brentq(excess, low, high, xtol=1e-13, rtol=rtol))
 
 
 def _crossing(
     curve: Callable[[float], Estimate],
-    find: Callable[[Curve, float, IndexSet], float | None],
+    find: Callable[[Curve, float, IndexSet, float], float | None],
     level: float,
     index: IndexSet,
     confidence: float,
@@ -202,12 +211,31 @@ def _crossing(
             known[t] = curve(t)
         return known[t]
 
-    time = find(lambda t: at(t).value, level, index)
+    def crossing(reading: Callable[[Estimate], float]) -> float | None:
+        def settled(t: float) -> float:
+            value, slack = reading(at(t)), SETTLED * at(t).standard_error
+            return level if index.points is None and abs(value - level) < slack else value
+
+        estimated = any(estimate.standard_error for estimate in known.values())
+        part = _narrowed(index, {t: reading(estimate) - level for t, estimate in known.items()})
+        return find(settled, level, part, COARSE if estimated else 1e-14)
+
+    at(index.low)
+    time = crossing(lambda estimate: estimate.value)
     if not any(estimate.standard_error for estimate in known.values()):
         return CriticalTime(time)
-    low = find(lambda t: at(t).interval(confidence)[0], level, index)
-    high = find(lambda t: at(t).interval(confidence)[1], level, index)
+    low = crossing(lambda estimate: estimate.interval(confidence)[0])
+    high = crossing(lambda estimate: estimate.interval(confidence)[1])
     return CriticalTime(time, (low, high))
+
+
+def _narrowed(index: IndexSet, excess: Mapping[float, float]) -> IndexSet:
+    """The part of an interval in which a falling curve goes below zero, by its values at the times known so far."""
+    if index.points is not None:
+        return index
+    low = max((t for t, value in excess.items() if value >= 0), default=index.low)
+    high = min((t for t, value in excess.items() if value < 0 and t > low), default=index.high)
+    return replace(index, low=low, high=high)
 
 
 def complement(labels: tuple[str, ...], chosen: Labels) -> tuple[str, ...]:

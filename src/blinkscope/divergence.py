@@ -11,19 +11,25 @@ a = pi_t(A) / w_A, and likewise b for B. Every distance between p_t^A and p_t^B 
 
 The functions below take a ``Posterior`` of shape (rows, samples, labels) with ``weights`` and return one ``Estimate``
 a row: exact where the posterior lists every observation with its mass, an average with its standard error where the
-observations are draws. Posteriors that are themselves estimated from counts are in ``estimated_total_variation``.
+observations are draws. Where the posteriors are themselves estimated, from counts, the plug-in is biased, and the
+functions whose names begin with ``estimated_`` give brackets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior, label_mask
+
+PRIOR = 0.5  # draws of the prior that stand beside the counts where a tangent is laid; without any it could be vertical
+ROUNDING = 1e-9
+
+Numbers = Float[np.ndarray, "*size"]
 
 
 @dataclass(frozen=True)
@@ -143,26 +149,35 @@ def label_law(posterior: Posterior, start: Collection[str]) -> LabelLaw:
     if posterior.counts is None:
         products = first[..., None] * posterior.mean
     else:
-        counts = posterior.counts
-        total = _draws(counts)
         assert posterior.weights is not None
-        pairs = (counts @ inside)[..., None] * counts - np.where(inside, counts, 0)
-        products = pairs / (total * (total - 1))[..., None] / posterior.weights[inside].sum()
+        products = different_pairs(posterior, inside) / posterior.weights[inside].sum()
     columns = [average(posterior, products[..., k], _largest(posterior, start)) for k in range(len(posterior.labels))]
     mean = np.array([[e.value for e in column] for column in columns]).T
     return LabelLaw(posterior.labels, mean, np.array([[e.standard_error for e in column] for column in columns]).T)
 
 
-@dataclass(frozen=True)
-class TotalVariationBracket:
-    """TV(p_t^A, p_t^B) from posteriors that are themselves estimated.
+def different_pairs(
+    posterior: Posterior, inside: Bool[np.ndarray, " labels"]
+) -> Float[np.ndarray, "rows samples labels"]:
+    """pi_t(S) pi_t(b) at every observation, unbiased: the share of pairs of different draws with labels in S and b."""
+    assert posterior.counts is not None
+    counts, total = posterior.counts, _draws(posterior.counts)
+    pairs = (counts @ inside)[..., None] * counts - np.where(inside, counts, 0)
+    return np.asarray(pairs / (total * (total - 1))[..., None])
 
-    plug_in: biased upward, since |.| is convex. split: biased downward; the sign comes from all draws but one, the size
-        from that one, averaged over which one is left out.
-    value: their midpoint, so that its bias is at most half their expected distance.
-    low, high: limits that cover the true total variation with probability at least the level asked for (normal
-        approximation over the observations): the expectations of ``split`` and ``plug_in`` bracket it however few the
-        draws behind each posterior.
+
+@dataclass(frozen=True)
+class Bracket:
+    """A divergence from posteriors that are themselves estimated from counts.
+
+    plug_in: taken at the observed shares; biased upward, since every divergence here is convex in the posterior.
+    split: biased downward: the tangent at the shares of all draws but one, read at that one, averaged over which one is
+        left out. A tangent lies below a convex function wherever it touches it.
+    value: their midpoint, so that its bias is at most half their expected distance; to first order in 1 / draws the two
+        biases are opposite and cancel. Where ``plug_in`` is infinite, ``split``.
+    low, high: limits that cover the truth with probability at least the level asked for (normal approximation over the
+        observations): the expectations of ``split`` and ``plug_in`` bracket it however few the draws behind each
+        posterior.
     """
 
     value: float
@@ -174,39 +189,132 @@ class TotalVariationBracket:
 
 def estimated_total_variation(
     posterior: Posterior, a: Collection[str], b: Collection[str], level: float = 0.95
-) -> tuple[TotalVariationBracket, ...]:
-    """TV(p_t^A, p_t^B) where each pi_t is estimated from counts, one bracket a row.
-
-    With x(theta) = 1_A(theta)/w_A - 1_B(theta)/w_B and D the sum of x over the m draws of one observation, 2 TV is
-    E |E[x | Y_t]|; the plug-in takes |D| / m for the inner value.
+) -> tuple[Bracket, ...]:
+    """TV(p_t^A, p_t^B) where each pi_t is estimated from counts, one bracket a row; in [0, 1].
 
     Parameters
     ----------
     posterior : with ``counts`` of at least 2 draws an observation, and ``weights``, taken as known.
     """
+
+    def slopes(ratio: Numbers) -> tuple[Numbers, Numbers]:
+        sign = np.where(np.abs(ratio - 1) < ROUNDING, 0.0, np.sign(ratio - 1))  # rounding must not choose a sign
+        return sign / 2, -sign / 2
+
+    return _bracketed(posterior, a, b, level, lambda p, q: np.abs(p - q) / 2, slopes, 1.0)
+
+
+def estimated_squared_hellinger(
+    posterior: Posterior, a: Collection[str], b: Collection[str], level: float = 0.95
+) -> tuple[Bracket, ...]:
+    """H^2(p_t^A, p_t^B) where each pi_t is estimated from counts, one bracket a row; in [0, 2].
+
+    BC = 1 - H^2/2 has the limits 1 - high/2 and 1 - low/2. ``posterior`` is as in ``estimated_total_variation``.
+    """
+    return _bracketed(
+        posterior,
+        a,
+        b,
+        level,
+        lambda p, q: (np.sqrt(p) - np.sqrt(q)) ** 2,
+        lambda ratio: (1 - 1 / np.sqrt(ratio), 1 - np.sqrt(ratio)),
+        2.0,
+    )
+
+
+def estimated_kullback_leibler(
+    posterior: Posterior, a: Collection[str], b: Collection[str], level: float = 0.95
+) -> tuple[Bracket, ...]:
+    """KL(p_t^A || p_t^B) in nats where each pi_t is estimated from counts, one bracket a row.
+
+    ``high`` is infinite unless A is inside B: no number of draws rules out observations that p_t^B cannot make.
+    ``split`` is Nguyen, Wainwright and Jordan's variational bound, E_A[log r] - E_B[r] + 1 with r the ratio of the
+    other draws. ``posterior`` is as in ``estimated_total_variation``.
+    """
+
+    def plug_in(p: Numbers, q: Numbers) -> Numbers:
+        # Its mean is the divergence, as both densities have mean 1; as it stands it is never negative.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(p > 0, p * np.log(p / q), 0.0) - p + q
+
+    found = _bracketed(posterior, a, b, level, plug_in, lambda ratio: (np.log(ratio), 1 - ratio), np.inf)
+    return found if set(a) <= set(b) else tuple(replace(bracket, high=np.inf) for bracket in found)
+
+
+def estimated_mutual_information(posterior: Posterior, level: float = 0.95) -> tuple[Bracket, ...]:
+    """I(theta; Y_t) in nats where each pi_t is estimated from counts, one bracket a row; in [0, H(w)].
+
+    ``split`` is what a code for the next label saves that knows the other draws, E log(r(theta) / w(theta)): never
+    above the information, by Gibbs' inequality. ``posterior`` is as in ``estimated_total_variation``.
+    """
+    counts, weights, total = _counted(posterior, level)
+    others = (counts - 1 + PRIOR * weights) / (total[..., None] - 1 + PRIOR)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = np.where(counts > 0, counts / total[..., None] * np.log(others / weights), 0.0)
+        plain = np.where(counts > 0, counts / total[..., None] * np.log(counts / total[..., None] / weights), 0.0)
+    largest = float(-np.log(weights.min()))
+    above = average(posterior, plain.sum(axis=-1), largest)
+    below = average(posterior, gains.sum(axis=-1), 2 * largest)
+    entropy = float(-(weights * np.log(weights)).sum())
+    return tuple(_bracket(high, low, level, entropy) for high, low in zip(above, below, strict=True))
+
+
+def _bracketed(
+    posterior: Posterior,
+    a: Collection[str],
+    b: Collection[str],
+    level: float,
+    divergence: Callable[[Numbers, Numbers], Numbers],
+    slopes: Callable[[Numbers], tuple[Numbers, Numbers]],
+    most: float,
+) -> tuple[Bracket, ...]:
+    """E phi(pi_t(A)/w_A, pi_t(B)/w_B) for a convex phi with phi(s x, s y) = s phi(x, y), between its two estimates.
+
+    Such a phi has tangents through the origin, alpha x + beta y, whose slopes depend on the ratio x / y where they
+    touch. With one draw left out that ratio comes from the others and from PRIOR draws of the prior; the draw then
+    adds alpha / w_A if its label is in A and beta / w_B if it is in B.
+
+    divergence: phi. slopes: alpha and beta at a ratio. most: the largest value that the result can have.
+    """
+    counts, weights, total = _counted(posterior, level)
+    sets = [label_mask(posterior.labels, chosen) for chosen in (a, b)]
+    share = [float(weights[chosen].sum()) for chosen in sets]
+    inside = [counts @ chosen for chosen in sets]
+    above_terms = divergence(*(count / total / w for count, w in zip(inside, share, strict=True)))
+    below_terms = np.zeros(total.shape)
+    for left in ((True, True), (True, False), (False, True)):  # whether the draw left out is in A, in B
+        which = (sets[0] == left[0]) & (sets[1] == left[1])
+        others = [np.maximum(n - out, 0) / w + PRIOR for n, out, w in zip(inside, left, share, strict=True)]
+        parts = [out * slope / w for out, slope, w in zip(left, slopes(others[0] / others[1]), share, strict=True)]
+        below_terms += counts @ which / total * (parts[0] + parts[1])
+    corners = divergence(*(chosen / w for chosen, w in zip(sets, share, strict=True)))  # where a label is certain
+    largest = float(corners[np.isfinite(corners)].max())
+    with np.errstate(invalid="ignore"):
+        above = average(posterior, above_terms, largest)
+    below = average(posterior, below_terms, 2 * largest)
+    return tuple(_bracket(high, low, level, most) for high, low in zip(above, below, strict=True))
+
+
+def _bracket(above: Estimate, below: Estimate, level: float, most: float) -> Bracket:
+    middle = (above.value + below.value) / 2 if np.isfinite(above.value) else below.value
+    return Bracket(
+        value=min(most, max(0.0, middle)),
+        low=max(0.0, below.interval(level)[0]),
+        high=min(most, above.interval(level)[1]),
+        plug_in=above.value,
+        split=below.value,
+    )
+
+
+def _counted(
+    posterior: Posterior, level: float
+) -> tuple[Int[np.ndarray, "rows samples labels"], Float[np.ndarray, " labels"], Int[np.ndarray, "rows samples"]]:
+    """Counts, label weights, and how many draws each observation has."""
     if posterior.counts is None or posterior.weights is None:
-        raise UserError("a bias-corrected total variation needs the counts behind the posteriors and label weights.")
+        raise UserError("a bias-corrected divergence needs the counts behind the posteriors and label weights.")
     if not 0 < level < 1:
         raise UserError(f"level is {level}; it must lie strictly between 0 and 1.")
-    mask_a, mask_b = label_mask(posterior.labels, a), label_mask(posterior.labels, b)
-    x = mask_a / posterior.weights[mask_a].sum() - mask_b / posterior.weights[mask_b].sum()
-    counts, total = posterior.counts, _draws(posterior.counts)
-    signed = counts @ x
-    without = signed[..., None] - x  # D without one draw of each label
-    without[np.abs(without) < 1e-9 * np.abs(x).max()] = 0.0  # rounding must not choose a sign
-    largest = 0.5 * float(np.abs(x).max())
-    plug_in = average(posterior, np.abs(signed) / (2 * total), largest)
-    split = average(posterior, (counts * x * np.sign(without)).sum(axis=-1) / (2 * total), 2 * largest)
-    return tuple(
-        TotalVariationBracket(
-            value=min(1.0, max(0.0, (above.value + below.value) / 2)),
-            low=max(0.0, below.interval(level)[0]),
-            high=min(1.0, above.interval(level)[1]),
-            plug_in=above.value,
-            split=below.value,
-        )
-        for above, below in zip(plug_in, split, strict=True)
-    )
+    return posterior.counts, posterior.weights, _draws(posterior.counts)
 
 
 def _draws(counts: Int[np.ndarray, "rows samples labels"]) -> Int[np.ndarray, "rows samples"]:

@@ -15,7 +15,8 @@ are observed through
     above     mu_i(x) = (1/m) sum_{productions x -> x_1 .. x_b} prod_j mu_{child j}(x_j)
     root      pi_t(x) = mu_root(x) / sum_x' mu_root(x')
 
-which is exact on a tree and linear in the number of leaves. Under truncation every subtree is known or unseen, but for
+which is exact on a tree and linear in the number of leaves. Near the leaves few different words can be seen, so each is
+worked out once and looked up. Under truncation every subtree is known or unseen, but for
 those along one path from the root to a leaf: what differs to the root can then be listed where it is little, and total
 variations are exact. Otherwise they are averages over draws with exact posteriors, and carry a standard error.
 
@@ -39,13 +40,14 @@ from blinkscope.errors import UserError
 from blinkscope.posterior import Posterior
 from blinkscope.processes import MASKING
 from blinkscope.sampler import IndexSet
-from blinkscope.worlds.world import PaperWindow, check_memory, check_seed, drawn_law
+from blinkscope.worlds.world import PaperWindow, check_memory, check_seed, draw_labels, importance_law
 
 PROCESSES = ("masking", "truncation", "uniform")
 HIDDEN = -1  # stands for a leaf that is not seen
 DRAWS = 4096  # texts in an average
 ENTRIES = 2**23  # fewer, but not below 64, where draws times leaves would exceed this
-BLOCK = 2**16  # numbers in an array of messages that are multiplied at a time
+TEXTS = 2**20  # leaves whose texts are read at a time
+BLOCK = 2**11  # nodes whose messages are multiplied at a time: they should stay in the processor's cache
 MANY = 18 * math.log(10)  # logarithm of a number that is too large for any purpose
 LISTED = 2**16  # observations under truncation are listed up to this many
 
@@ -125,25 +127,14 @@ class RandomHierarchy:
     def sample(self, rng: np.random.Generator, label: str, t: float, n: int) -> Int[np.ndarray, "n leaves"]:
         """n draws of Y_t, -1 for leaves not seen. The same random numbers give the same text and noise at every t."""
         self.index.check(t)
-        text = np.full((n, 1), self.labels.index(label))
-        for production in self.productions:
-            rule = rng.integers(self.rules, size=text.shape)
-            text = production[text, rule].reshape(n, -1)
-        if self.process == "truncation":
-            text[:, self.leaves - int(t) :] = HIDDEN
-        elif self.process == "masking":
-            text[rng.random(text.shape) < t] = HIDDEN
-        else:
-            hit = rng.random(text.shape) < -math.expm1(-t)
-            text = np.where(hit, rng.integers(self.symbols, size=text.shape), text)
-        return text
+        return self._observe(self._texts(rng, np.full(n, self.labels.index(label))), t)
 
     def posterior(self, y: Int[np.ndarray, "n leaves"], t: float) -> Float[np.ndarray, "n labels"]:
         self.index.check(t)
         if y.shape[1:] != (self.leaves,):
             raise UserError(f"observations of shape {y.shape} do not fit texts of {self.leaves} leaves.")
-        size, evidence = max(1, BLOCK // (self.leaves * self.symbols)), self._evidence(t)
-        blocks = [self._up(evidence[y[i : i + size]]) for i in range(0, len(y), size)]
+        size, evidence = max(1, TEXTS // self.leaves), self._evidence(t)
+        blocks = [self._up(y[i : i + size], evidence) for i in range(0, len(y), size)]
         return np.concatenate([np.empty((0, self.symbols)), *blocks])
 
     def next_token(self, y: Int[np.ndarray, "n leaves"], t: float) -> Float[np.ndarray, "n symbols"]:
@@ -181,7 +172,7 @@ class RandomHierarchy:
         """Every observation that differs to the root, under truncation and where these are few; else draws."""
         joint = self._prefixes(self.leaves - int(self.index.check(t))) if self.process == "truncation" else None
         if joint is None:
-            return drawn_law(self, t, between, min(DRAWS, max(64, ENTRIES // self.leaves)), seed=0)
+            return importance_law(self, t, between, self.posterior(self._observe(self._drawn(between), t), t))
         mass = joint.sum(axis=1)
         pi = joint / mass[:, None]
         return Posterior(np.array([t]), self.labels, pi[None], weights=self.weights, mass=mass[None], complete=True)
@@ -212,16 +203,62 @@ class RandomHierarchy:
             seen = math.exp(-t) * seen - math.expm1(-t) / self.symbols
         return np.vstack([seen, np.ones(self.symbols)])
 
-    def _up(self, message: Float[np.ndarray, "n leaves symbols"]) -> Float[np.ndarray, "n symbols"]:
-        """Messages from the leaves to the root, level by level."""
-        count = len(message)
+    def _texts(self, rng: np.random.Generator, origin: Int[np.ndarray, " n"]) -> _Texts:
+        """Texts of the given classes, and the noise that will come over them."""
+        text, kind = origin[:, None], np.min_scalar_type(-self.symbols)
+        for production in self.productions:
+            rule = rng.integers(self.rules, size=text.shape)
+            text = production.reshape(-1, self.branching)[text * self.rules + rule].reshape(len(origin), -1)
+        text = text.astype(kind)
+        if self.process == "truncation":
+            return _Texts(text)
+        when = rng.random(text.shape, dtype=np.float32)
+        if self.process == "masking":
+            return _Texts(text, when)
+        return _Texts(text, when, rng.integers(self.symbols, size=text.shape, dtype=kind))
+
+    def _observe(self, drawn: _Texts, t: float) -> Int[np.ndarray, "n leaves"]:
+        """Y_t."""
+        if drawn.when is None:
+            return np.where(np.arange(self.leaves) < self.leaves - int(t), drawn.text, HIDDEN)
+        hit = drawn.when < (t if drawn.other is None else -math.expm1(-t))
+        return np.where(hit, HIDDEN if drawn.other is None else drawn.other, drawn.text)
+
+    def _drawn(self, between: tuple[Labels, Labels] | None) -> _Texts:
+        """The texts of an average, which serve at every t; the last ones are kept."""
+        asked = None if between is None else tuple(frozenset(labels) for labels in between)
+        if asked not in self._kept:
+            self._kept.clear()
+            rng = np.random.default_rng(0)
+            origin = draw_labels(self, between, min(DRAWS, max(64, ENTRIES // self.leaves)), rng)
+            self._kept[asked] = self._texts(rng, origin)
+        return self._kept[asked]
+
+    @cached_property
+    def _kept(self) -> dict[tuple[frozenset[str], ...] | None, _Texts]:
+        return {}
+
+    def _up(
+        self, seen: Int[np.ndarray, "n leaves"], evidence: Float[np.ndarray, "kinds symbols"]
+    ) -> Float[np.ndarray, "n symbols"]:
+        """Messages from the leaves to the root, level by level: ``table[:, kind]`` for the kinds of node there are.
+
+        While fewer words can be told apart than there are nodes, a node's kind is the number of its word; from then on
+        every node is a kind of its own.
+        """
+        table, kind, base = evidence.T, np.where(seen < 0, self.symbols, seen).ravel().astype(np.intp), self.branching
         for production in self.productions[::-1]:
-            message = _combine(message.reshape(-1, self.branching, self.symbols), production)
-            total = message.sum(axis=1, keepdims=True)
-            if not total.all():
-                raise UserError("an observation is impossible in this grammar, so there is no posterior given it.")
-            message /= total
-        return message.reshape(count, self.symbols)
+            kinds, children = table.shape[1], [kind[j::base] for j in range(base)]
+            if kinds**base <= len(children[0]):
+                kind = sum((child * kinds**j for j, child in enumerate(children)), np.zeros_like(children[0]))
+                children = list(np.indices((kinds,) * base)[::-1].reshape(base, -1))
+            else:
+                kind = np.arange(len(children[0]))
+            table = _combine(table, children, production)
+        possible = np.asarray(table.any(axis=0))
+        if not possible[kind].all():
+            raise UserError("an observation is impossible in this grammar, so there is no posterior given it.")
+        return np.asarray(table[:, kind].T)
 
     def _prefixes(self, shown: int) -> Float[np.ndarray, "observations labels"] | None:
         """P(class, observation) of what the first ``shown`` leaves say about the root; None where that is too much.
@@ -245,15 +282,35 @@ class RandomHierarchy:
         return message * self.weights
 
 
+@dataclass(frozen=True, eq=False)
+class _Texts:
+    """Texts and their noise: a leaf is hidden, or replaced by ``other``, once t has passed its ``when`` in [0, 1)."""
+
+    text: Int[np.ndarray, "n leaves"]
+    when: Float[np.ndarray, "n leaves"] | None = None
+    other: Int[np.ndarray, "n leaves"] | None = None
+
+
 def _combine(
-    children: Float[np.ndarray, "nodes branching symbols"], production: Int[np.ndarray, "symbols rules branching"]
-) -> Float[np.ndarray, "nodes symbols"]:
-    """sum over productions x -> x_1 .. x_b of prod_j mu_{child j}(x_j), at each node; a few nodes at a time."""
-    upward = np.empty((len(children), len(production)))
-    size = max(1, BLOCK // production[..., 0].size)
-    for i in range(0, len(children), size):
-        product = children[i : i + size, 0][:, production[..., 0]]
-        for j in range(1, children.shape[1]):
-            product *= children[i : i + size, j][:, production[..., j]]
-        upward[i : i + size] = product.sum(axis=-1)
+    table: Float[np.ndarray, "symbols kinds"],
+    children: list[Int[np.ndarray, " nodes"]],
+    production: Int[np.ndarray, "symbols rules branching"],
+) -> Float[np.ndarray, "symbols nodes"]:
+    """sum over productions x -> x_1 .. x_b of prod_j mu_{child j}(x_j) at each node, normalised; 0 where impossible.
+
+    children: for each j the kinds of the nodes' j-th children.
+    """
+    upward = np.zeros((len(production), len(children[0])))
+    work = np.empty(BLOCK)
+    for i in range(0, upward.shape[1], BLOCK):
+        below, above = [table[:, child[i : i + BLOCK]] for child in children], upward[:, i : i + BLOCK]
+        product = work[: above.shape[1]]
+        for x, words in enumerate(production):
+            for word in words:
+                np.multiply(below[0][word[0]], below[1][word[1]], out=product)
+                for message, symbol in zip(below[2:], word[2:], strict=True):
+                    product *= message[symbol]
+                above[x] += product
+        total = above.sum(axis=0)
+        np.divide(above, total, out=above, where=total > 0)
     return upward

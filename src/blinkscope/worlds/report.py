@@ -15,7 +15,7 @@ from blinkscope.critical import CriticalWindow, Labels, complement, critical_win
 from blinkscope.divergence import Estimate
 from blinkscope.worlds import WORLDS, create_world
 from blinkscope.worlds.experiment import measure
-from blinkscope.worlds.world import World
+from blinkscope.worlds.world import PaperWindow, World
 
 SCHEMA = 1
 ROWS = 5  # times at which the certificate is given
@@ -97,12 +97,29 @@ def _certified_times(world: World, window: CriticalWindow) -> list[float]:
 
 
 @dataclass(frozen=True)
-class TableRow:
-    """One world at one eps: its window, Theorem 2's bound, the certificate, and what the experiment gives.
+class Experiment:
+    """Forward-reverse from S_after at one time, and what bounds its distance from ``target``'s p^S.
 
-    published, sharper, certificate: bounds on the distance of p^{S, t} from p^{S_before}, for S_after at t_before.
-    measured: the same distance between label laws, a lower bound on it, from runs of the experiment (``measure``).
-        None, like ``certificate``, where there is no t_before.
+    place: ``T_before`` and ``halfway`` through the window, where ``target`` is S_before; ``T_after``, where it is S_after.
+    published, sharper: Theorem 2's bounds; None halfway, where the theorem does not apply.
+    certificate: the bound from the posteriors, which needs no window.
+    measured: the distance between label laws, a lower bound on what the others bound from above (``measure``).
+    """
+
+    place: str
+    t: float
+    target: tuple[str, ...]
+    published: float | None
+    sharper: float | None
+    certificate: float
+    measured: Estimate
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One world at one eps: its window, the paper's, and the experiment at the window's ends and between them.
+
+    paper_outside: the published ends that lie outside the index set, by name.
     """
 
     world: str
@@ -113,30 +130,60 @@ class TableRow:
     width: float | None
     paper_t_after: float | None
     paper_t_before: float | None
-    published: float
-    sharper: float
-    certificate: float | None
-    measured: Estimate | None
+    paper_outside: tuple[str, ...]
+    experiments: tuple[Experiment, ...]
 
 
 def table_row(world: World, eps: float) -> TableRow:
-    """The row of ``blinkscope worlds --table`` for one world and eps."""
+    """The rows of ``blinkscope worlds --table`` for one world and eps."""
     window, paper = critical_window(world, eps, world.after, world.before), world.paper(eps)
-    bound, at = theorem2(world, world.before, eps), window.t_before
+    t_after, t_before = window.t_after, window.t_before
+    places: list[tuple[str, float | None, Labels]] = [("T_before", t_before, world.before)]
+    if window.outcome == "window":
+        places.append(("halfway", _middle(world, window), world.before))
+    places.append(("T_after", t_after, world.after))
     return TableRow(
         world=world.name,
         eps=eps,
         outcome=window.outcome,
-        t_after=window.t_after,
-        t_before=at,
-        width=None if at is None or window.t_after is None else at - window.t_after,
+        t_after=t_after,
+        t_before=t_before,
+        width=None if t_before is None or t_after is None else t_before - t_after,
         paper_t_after=paper.t_after if paper else None,
         paper_t_before=paper.t_before if paper else None,
-        published=bound.published,
-        sharper=bound.sharper,
-        certificate=None if at is None else steps(world, world.after, world.before, at).certificate.value,
-        measured=None if at is None else measure(world, world.after, world.before, at),
+        paper_outside=outside(world, paper) if paper else (),
+        experiments=tuple(
+            experiment(world, eps, place, t, tuple(target)) for place, t, target in places if t is not None
+        ),
     )
+
+
+def experiment(world: World, eps: float, place: str, t: float, target: tuple[str, ...]) -> Experiment:
+    """Bounds and measurement for the experiment from the world's S_after at t."""
+    bound = theorem2(world, target, eps)
+    certified = steps(world, world.after, target, t).certificate.value
+    measured = measure(world, world.after, target, t)
+    applies = place != "halfway"
+    return Experiment(
+        place, t, target, bound.published if applies else None, bound.sharper if applies else None, certified, measured
+    )
+
+
+def outside(world: World, paper: PaperWindow) -> tuple[str, ...]:
+    """Which published ends lie outside the world's index set: before its low end or beyond its high one."""
+    ends = {"t_after": paper.t_after, "t_before": paper.t_before}
+    return tuple(name for name, t in ends.items() if t is not None and not world.index.low <= t <= world.index.high)
+
+
+def _middle(world: World, window: CriticalWindow) -> float | None:
+    """The time halfway through a window, where the index set has one strictly inside."""
+    assert window.t_after is not None
+    assert window.t_before is not None
+    middle = (window.t_after + window.t_before) / 2
+    if world.index.points is None:
+        return middle
+    nearest = world.index.points[bisect_right(world.index.points, middle) - 1]
+    return nearest if window.t_after < nearest < window.t_before else None
 
 
 def worlds_table(eps: Sequence[float] = (0.05, 0.1, 0.2)) -> tuple[TableRow, ...]:
@@ -144,45 +191,47 @@ def worlds_table(eps: Sequence[float] = (0.05, 0.1, 0.2)) -> tuple[TableRow, ...
     return tuple(table_row(create_world(name), level) for name in WORLDS for level in eps)
 
 
+COLUMNS = (
+    "world", "eps", "exact window", "paper's window", "width", "at", "Theorem 2", "sharper", "certificate", "measured"
+)  # fmt: skip
+
+
 def table_markdown(rows: Sequence[TableRow]) -> str:
-    """The rows as a Markdown table, padded so that it reads well in a terminal too."""
-    head = (
-        "world",
-        "eps",
-        "exact window",
-        "paper's window",
-        "width",
-        "Theorem 2",
-        "sharper",
-        "certificate",
-        "measured",
-    )
-    cells = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    """The rows as a Markdown table, a line for each experiment, padded so that it reads well in a terminal too."""
+    cells = [COLUMNS, *(line for row in rows for line in _lines(row))]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
     lines = ["| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: TableRow) -> tuple[str, ...]:
+def _lines(row: TableRow) -> list[tuple[str, ...]]:
+    """One line for each experiment; the window stands in the first."""
+
     def number(value: float | None, digits: str = ".4g") -> str:
         return "-" if value is None else f"{value:{digits}}"
 
-    def span(first: float | None, last: float | None) -> str:
-        return "-" if first is None and last is None else f"[{number(first)}, {number(last)}]"
+    def span(first: float | None, last: float | None, marks: tuple[str, str] = ("", "")) -> str:
+        return "-" if first is None and last is None else f"[{number(first)}{marks[0]}, {number(last)}{marks[1]}]"
 
-    exact, measured = span(row.t_after, row.t_before), row.measured
-    return (
-        row.world,
-        f"{row.eps:g}",
+    exact = span(row.t_after, row.t_before)
+    marks = ["*" if end in row.paper_outside else "" for end in ("t_after", "t_before")]
+    window = (
         exact if row.outcome == "window" else f"{row.outcome} {exact}",
-        span(row.paper_t_after, row.paper_t_before),
+        span(row.paper_t_after, row.paper_t_before, (marks[0], marks[1])),
         number(row.width),
-        number(row.published, ".3f"),
-        number(row.sharper, ".3f"),
-        number(row.certificate, ".3f"),
-        "-" if measured is None else f"{measured.value:.3f} +- {measured.standard_error:.3f}",
     )
+    shown = [
+        (
+            found.place,
+            number(found.published, ".3f"),
+            number(found.sharper, ".3f"),
+            number(found.certificate, ".3f"),
+            f"{found.measured.value:.3f} +- {found.measured.standard_error:.3f}",
+        )
+        for found in row.experiments
+    ] or [("-",) * 5]
+    return [(row.world, f"{row.eps:g}", *(("",) * 3 if i else window), *line) for i, line in enumerate(shown)]
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,10 @@ have weight 1/2. t observations are removed; from the n = N - t left the likelih
 where S runs over all C(s, k) supports and x^j is the column of the n values of coordinate j. pi_t(signal) = L / (1 + L)
 is exact; total variations are averages over draws of it, with a standard error.
 
+**The sum without the list**: with M_jl = exp((a_j + a_l)/2 - b_jl) off the diagonal, 0 on it, a triple's term is
+M_jl M_li M_ij, so that the sum over the C(s, 3) triples is tr(M^3) / 6: one product of s x s matrices. Larger supports
+are taken apart by their least members until triples are left.
+
 Threshold: N* = 2 k ln(s/k) / ln(1 + k/sigma^2). The paper's window is [(1 - delta) N*, (1 + delta) N*] in observations
 seen, for every delta > 0, as s grows with sigma^2 << k <= s^0.499. It is asymptotic: at small size the crossover sits
 at about N* and sharpens slowly.
@@ -19,12 +23,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, combinations
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from blinkscope.critical import Labels
 from blinkscope.divergence import Estimate, mixture_total_variation
@@ -40,10 +43,12 @@ from blinkscope.worlds.world import (
     two_label_factor,
 )
 
-DRAWS = 4096  # contexts in an average
-ENTRIES = 2**27  # fewer, but not below 256, where draws times supports would exceed this
+DRAWS, FEWEST = 4096, 256  # contexts in an average: as many as keep it below WORK, within these limits
+WORK = 2**33  # multiplications in an average
+LARGEST = 2**32  # multiplications in one context: a second or more, and FEWEST of them make an average
 BLOCK = 2**18  # numbers in the contexts, or in their inner products, that are worked on at a time
 LOWEST = -700.0  # e^LOWEST is nothing beside 1; below it exp becomes denormal and ten times as slow
+UNDERFLOW = 650.0  # terms that are e^{-UNDERFLOW} of the largest may be lost; further down, doubles lose digits
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,12 @@ class SparseRegression:
         check_scale(self.noise, "noise")
         if self.observations < 1:
             raise UserError(f"observations is {self.observations}; there must be at least 1.")
-        # Indices of members and pairs, and working space for one context.
-        each = 8 * (self.sparsity * (self.sparsity + 1) // 2 + 4)
-        check_memory(min(each * self.supports, 1e18), f"a sum over {self.supports:.3g} supports")
-        check_memory(16 * self.dim * (self.dim + self.observations), "one context and its inner products")
+        check_memory(32 * self.dim * (self.dim + self.observations), "one context and its inner products")
+        if self.cost > LARGEST:
+            raise UserError(
+                f"a sum over {self.supports:.3g} supports would take about {self.cost:.1g} multiplications, more than "
+                f"the {LARGEST:.1g} allowed; choose a smaller dim or sparsity."
+            )
 
     @property
     def index(self) -> IndexSet:
@@ -84,6 +91,12 @@ class SparseRegression:
     def supports(self) -> int:
         """C(s, k)."""
         return math.comb(self.dim, self.sparsity)
+
+    @property
+    def cost(self) -> float:
+        """Multiplications behind one posterior, about: a product of matrices for each choice of the least members."""
+        s, k = self.dim, self.sparsity
+        return float(s**2 * self.observations + (math.comb(s, k - 3) * (s / max(1, k - 2)) ** 3 if k > 2 else 0))
 
     @property
     def threshold(self) -> float:
@@ -114,7 +127,7 @@ class SparseRegression:
 
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
         """Draws of the observations left, the same but for those removed at every t."""
-        draws = min(DRAWS, max(256, ENTRIES // self.supports))
+        draws = min(DRAWS, max(FEWEST, int(WORK / self.cost)))
         size = max(2, BLOCK // (self.dim * self.observations))  # a few contexts at a time keep the memory small
         posteriors = []
         for block, first in enumerate(range(0, draws, size)):
@@ -147,43 +160,84 @@ class SparseRegression:
         """TV(signal, null) at the times asked for so far: one costs seconds where supports are many."""
         return {}
 
-    @cached_property
-    def _members(self) -> Int[np.ndarray, "sparsity supports"]:
-        """The coordinates in each support."""
-        listed = chain.from_iterable(combinations(range(self.dim), self.sparsity))
-        flat = np.fromiter(listed, dtype=np.intp, count=self.supports * self.sparsity)
-        return np.ascontiguousarray(flat.reshape(-1, self.sparsity).T)
-
-    @cached_property
-    def _pairs(self) -> list[Int[np.ndarray, " supports"]]:
-        """Where the inner products of two coordinates of each support stand in the flattened Gram matrix."""
-        return [a * self.dim + b for a, b in combinations(self._members, 2)]
-
     def _log_ratio(self, y: Float[np.ndarray, "n shown values"]) -> Float[np.ndarray, " n"]:
         """ln L."""
         x, answer = y[..., :-1], y[..., -1]
         precision = self.noise**-2
         gram = precision * (x.swapaxes(1, 2) @ x)
         single = precision * (answer[:, None] @ x)[:, 0] - np.diagonal(gram, axis1=1, axis2=2) / 2
-        work = np.empty((2, self.supports))
-        mean = np.array([self._log_mean(one, two.ravel(), work) for one, two in zip(single, gram, strict=True)])
+        mean = _log_sum(single, gram, self.sparsity) - math.log(self.supports)
         gain = precision - 1 / (self.sparsity + self.noise**2)
         return mean + y.shape[1] / 2 * math.log1p(self.sparsity * precision) - gain / 2 * (answer**2).sum(axis=1)
 
-    def _log_mean(
-        self,
-        single: Float[np.ndarray, " dim"],
-        double: Float[np.ndarray, " products"],
-        work: Float[np.ndarray, "2 supports"],
-    ) -> float:
-        """ln of the mean over supports, one context at a time and in place: memory is what costs time here."""
-        score, part = work
-        np.take(single, self._members[0], out=score, mode="clip")
-        for member in self._members[1:]:
-            score += np.take(single, member, out=part, mode="clip")
-        for pair in self._pairs:
-            score -= np.take(double, pair, out=part, mode="clip")
-        top = float(score.max())
-        score -= top
-        np.exp(np.maximum(score, LOWEST, out=score), out=score)
-        return top + math.log(score.mean())
+
+def _log_sum(
+    single: Float[np.ndarray, "n dim"], double: Float[np.ndarray, "n dim dim"], size: int
+) -> Float[np.ndarray, " n"]:
+    """ln of the sum over all S of ``size`` members of exp( sum_{j in S} a_j - sum_{j < l in S} b_jl )."""
+    from scipy.special import logsumexp
+
+    if size == 1:
+        return np.asarray(logsumexp(single, axis=1))
+    if size == 2:
+        first, second, place = _pairs(single.shape[1])
+        scores = np.take(single, first, axis=1, mode="clip")
+        scores += np.take(single, second, axis=1, mode="clip")
+        scores -= np.take(double.reshape(len(double), -1), place, axis=1, mode="clip")
+        top = scores.max(axis=1)
+        scores -= top[:, None]
+        np.exp(np.maximum(scores, LOWEST, out=scores), out=scores)
+        return np.asarray(top + np.log(scores.sum(axis=1)))
+    if size == 3:
+        total, certain = _log_triples(single, double)
+        if not certain.all():
+            total[~certain] = _by_least_member(single[~certain], double[~certain], size)
+        return total
+    return _by_least_member(single, double, size)
+
+
+def _by_least_member(
+    single: Float[np.ndarray, "n dim"], double: Float[np.ndarray, "n dim dim"], size: int
+) -> Float[np.ndarray, " n"]:
+    """``_log_sum``, by each set's least member i and the size - 1 after it."""
+    from scipy.special import logsumexp
+
+    parts = [
+        single[:, i] + _log_sum(single[:, i + 1 :] - double[:, i, i + 1 :], double[:, i + 1 :, i + 1 :], size - 1)
+        for i in range(single.shape[1] - size + 1)
+    ]
+    return np.asarray(logsumexp(parts, axis=0))
+
+
+def _log_triples(
+    single: Float[np.ndarray, "n dim"], double: Float[np.ndarray, "n dim dim"]
+) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """ln of tr(M^3) / 6, and whether no digits were lost.
+
+    Each row of M is scaled by its largest entry, e^r. In the inner sum of (M^2)_ij terms below e^{-UNDERFLOW} of
+    e^{r_i + r_j} may vanish; all of these together, weighed by M_ij, must be nothing beside the result.
+    """
+    log_m = _off_diagonal((single[:, :, None] + single[:, None]) / 2 - double)
+    row = log_m.max(axis=2)
+    scaled = np.exp(log_m - row[:, :, None])
+    log_m += row[:, :, None] + row[:, None]
+    top = log_m.max(axis=(1, 2))
+    weight = np.exp(np.subtract(log_m, top[:, None, None], out=log_m), out=log_m)
+    lost = weight.sum(axis=(1, 2)) * single.shape[1] * math.exp(-UNDERFLOW)
+    weight *= scaled @ scaled.swapaxes(1, 2)
+    total = weight.sum(axis=(1, 2))
+    with np.errstate(divide="ignore"):
+        return np.log(total) + top - math.log(6), lost < np.finfo(float).eps * total
+
+
+@lru_cache(maxsize=2)
+def _pairs(dim: int) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
+    """Every j < l, and where the pair stands in a flattened square."""
+    first, second = np.triu_indices(dim, 1)
+    return first, second, first * dim + second
+
+
+def _off_diagonal(square: Float[np.ndarray, "n dim dim"]) -> Float[np.ndarray, "n dim dim"]:
+    """The same array with -inf on the diagonals."""
+    square[:, np.arange(square.shape[1]), np.arange(square.shape[1])] = -math.inf
+    return square
