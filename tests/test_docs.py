@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from blinkscope.cli.main import main
 from blinkscope.cli.parser import build, parse
 from blinkscope.engines.toy_models import open_toy, toy_models
 from blinkscope.worlds import WORLDS, create_world
@@ -62,13 +63,28 @@ def test_every_toy_model_is_in_the_guide_and_opens_as_spelled_there() -> None:
 def test_the_table_of_the_worlds_is_what_the_code_says() -> None:
     """Exact worlds only, up to the measured column: draws may differ between versions of numpy."""
     page = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
-    shown = page.split("<!-- worlds --table -->\n")[1].split("<!-- end -->")[0].splitlines()
+    shown = page.split("<!-- worlds --table -->\n")[1].split("<!-- end -->")[0].splitlines()[:-2]
     documented = [[cell.strip() for cell in line.split("|")[1:-2]] for line in shown]
-    assert [line[:2] for line in documented[2:]] == [[name, eps] for name in WORLDS for eps in ("0.05", "0.1", "0.2")]
+    named = dict.fromkeys((line[0], line[1]) for line in documented[2:])
+    assert list(named) == [(name, eps) for name in WORLDS for eps in ("0.05", "0.1", "0.2")]
     exact = ("two-gaussians", "masked-strings", "critical-token", "random-walk", "permuted-masking", "topic-drift")
     rows = tuple(table_row(create_world(name), eps) for name in exact for eps in (0.05, 0.1, 0.2))
-    written = [[cell.strip() for cell in line.split("|")[1:-2]] for line in table_markdown(rows).splitlines()]
+    written = [[cell.strip() for cell in line.split("|")[1:-2]] for line in table_markdown(rows).splitlines()[:-2]]
     assert [line for line in documented if line[0] in ("world", *exact)] == [written[0], *written[2:]]
+
+
+@pytest.mark.parametrize("name", ["two-gaussians", "masked-strings", "critical-token", "random-walk", "topic-drift"])
+def test_the_figures_of_exact_worlds_are_what_their_commands_draw(name: str, tmp_path: Path) -> None:
+    """Numbers to a tenth of a point: processors differ in the last digits."""
+    page = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    (words,) = re.findall(rf"^blinkscope (world {name} .*--plot )docs/\S+$", page, re.MULTILINE)
+    assert main([*shlex.split(words), str(tmp_path / "drawn.svg")]) == 0
+    pieces = []
+    for file in (ROOT / "docs" / "figures" / f"{name}.svg", tmp_path / "drawn.svg"):
+        text = re.sub(r"[mp][0-9a-f]{10}\b", "id", file.read_text(encoding="utf-8"))
+        pieces.append(re.split(r"(-?\d+\.\d+)", text))
+    assert pieces[0][::2] == pieces[1][::2]
+    assert [float(n) for n in pieces[0][1::2]] == pytest.approx([float(n) for n in pieces[1][1::2]], abs=0.1)
 
 
 def test_every_figure_of_a_world_stands_below_its_command() -> None:

@@ -159,6 +159,7 @@ def draw(column: Column, above: Axes, below: Axes, kept: bool) -> None:
 
 def main() -> None:
     figure = Figure(figsize=(9, 5.6), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
     panels = figure.subplots(2, 2, sharex="col", sharey=True)
     for i, column in enumerate((gaussians(), language_model())):
         draw(column, panels[0, i], panels[1, i], kept=i == 1)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from blinkscope.errors import UserError
 from blinkscope.feature import UNPARSED, Feature
@@ -52,7 +52,7 @@ class IndexSet:
             f"t = {t:g} is outside the index set: the {what} from {self.low:g} to {self.high:g} {self.unit}."
         )
 
-    def time(self, index: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+    def time(self, index: Num[np.ndarray, " rows"]) -> Num[np.ndarray, " rows"]:
         """The index in the theory's direction: tokens kept become tokens removed, anything else stays."""
         return self.high - index if self.direction < 0 else index
 

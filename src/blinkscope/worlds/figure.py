@@ -51,14 +51,19 @@ def plot_world(world: World, eps: float, axes: Any) -> None:
     """Draw Definition 4's total variations and their levels against t on matplotlib axes.
 
     The window is shaded between the two times at which a curve crosses its level; where there is none the title says
-    why. Triangles below the axis stand at the paper's own T_after and T_before.
+    why. Triangles below the axis stand at the paper's own T_after and T_before, as far as these lie within the picture.
+    Curves that are averages over draws have a band, their interval at level 0.95.
     """
     window, paper = critical_window(world, eps, world.after, world.before), world.paper(eps)
     times = _plotted_times(world, window)
     ends = [t for t in (window.t_after, window.t_before) if t is not None]
     axes.set(xlim=(times[0], times[-1]), ylim=(-0.03, 1.03), ylabel="total variation")
     for (name, (a, b), level), colour in zip(_criteria(world, eps), COLOURS, strict=False):
-        values = [world.total_variation(a, b, t).value for t in times]
+        estimates = [world.total_variation(a, b, t) for t in times]
+        values = [estimate.value for estimate in estimates]
+        if any(estimate.standard_error for estimate in estimates):
+            low, high = zip(*(estimate.interval() for estimate in estimates), strict=True)
+            axes.fill_between(times, low, high, color=colour, alpha=0.25, lw=0)
         few = world.index.points is not None and len(times) <= FEW
         axes.plot(times, values, color=colour, lw=1.8, marker="o" if few else "", markersize=3.5, label=name)
         axes.axhline(level, color=colour, ls=":", lw=1.2)
@@ -66,7 +71,8 @@ def plot_world(world: World, eps: float, axes: Any) -> None:
         axes.axvline(time, color="#555555", lw=0.9, ls=(0, (5, 3)))
     published = [t for t in (paper.t_after, paper.t_before) if t is not None] if paper else []
     if visible := [t for t in published if times[0] <= t <= times[-1]]:
-        axes.plot(visible, [-0.03] * len(visible), "k^", ms=7, clip_on=False, zorder=5, label="published ends")
+        name = "published ends" if len(visible) == len(published) else "published ends in view"
+        axes.plot(visible, [-0.03] * len(visible), "k^", ms=7, clip_on=False, zorder=5, label=name)
     if window.outcome == "window":
         axes.axvspan(*ends, fc=WINDOW_COLOUR, ec=WINDOW_EDGE, alpha=0.4, lw=1, label="critical window")
     elif window.outcome == "inverted":

@@ -45,7 +45,7 @@ from blinkscope.worlds.world import PaperWindow, check_memory, check_seed, draw_
 PROCESSES = ("masking", "truncation", "uniform")
 HIDDEN = -1  # stands for a leaf that is not seen
 DRAWS = 4096  # texts in an average
-ENTRIES = 2**23  # fewer, but not below 64, where draws times leaves would exceed this
+ENTRIES = 2**22  # fewer, but not below 64, where draws times leaves would exceed this
 TEXTS = 2**20  # leaves whose texts are read at a time
 BLOCK = 2**11  # nodes whose messages are multiplied at a time: they should stay in the processor's cache
 MANY = 18 * math.log(10)  # logarithm of a number that is too large for any purpose

@@ -100,7 +100,8 @@ def _certified_times(world: World, window: CriticalWindow) -> list[float]:
 class Experiment:
     """Forward-reverse from S_after at one time, and what bounds its distance from ``target``'s p^S.
 
-    place: ``T_before`` and ``halfway`` through the window, where ``target`` is S_before; ``T_after``, where it is S_after.
+    place: ``T_before`` and ``halfway`` through the window, where ``target`` is S_before; ``T_after``, where it is
+        S_after.
     published, sharper: Theorem 2's bounds; None halfway, where the theorem does not apply.
     certificate: the bound from the posteriors, which needs no window.
     measured: the distance between label laws, a lower bound on what the others bound from above (``measure``).
@@ -202,7 +203,8 @@ def table_markdown(rows: Sequence[TableRow]) -> str:
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
     lines = ["| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines) + "\n"
+    note = "\n`*` marks a published end outside the index set.\n" if any(row.paper_outside for row in rows) else ""
+    return "\n".join(lines) + "\n" + note
 
 
 def _lines(row: TableRow) -> list[tuple[str, ...]]:

@@ -90,7 +90,7 @@ class TwoGaussians:
         (!) Its T_after does not solve the paper's own inequality e^{-m^2} <= 2 eps^2, which gives
         ln|mu| - (1/2) ln ln(1/(2 eps^2)). There BC = e^{-m^2/2} = sqrt 2 eps, so (II) <= eps / sqrt 2 by Lemma 7; that
         is not TV >= 1 - eps^2. The printed form lies before this formula for eps < (2 e)^{-1/2} = .429 and before the
-        exact T_after for eps < .305; it is undefined from eps = 1 / sqrt 2 on.
+        exact T_after for eps < .3056; it is undefined from eps = 1 / sqrt 2 on.
         """
         log_norm, inner = math.log(self.mean_norm), math.log(1 / (2 * eps**2))
         return PaperWindow(
@@ -98,7 +98,7 @@ class TwoGaussians:
             t_before=log_norm + math.log(2) + math.log(1 / eps),
             certifies=(
                 "t_before: TV <= eps. t_after: the error term (II) <= eps / sqrt 2 for eps < 0.429; TV >= 1 - eps^2 "
-                "for eps < 0.305 only."
+                "for eps < 0.3056 only."
             ),
         )
 

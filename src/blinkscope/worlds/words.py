@@ -24,7 +24,7 @@ def world_text(result: Mapping[str, Any]) -> list[str]:
         ends = (f"{end} in {_span(result['interval'][key])}" for key, end in _ENDS.items() if result["interval"][key])
         lines.append(f"Estimated from draws; at level 0.95, {' and '.join(ends)}.")
     if paper := result["paper"]:
-        lines.append(f"Paper: {_ends_words(paper)}. Certifies: {paper['certifies']}")
+        lines.append(f"Paper: {_ends_words(paper, result['index']['range'])}. Certifies: {paper['certifies']}")
     bound, certificate, inside = result["theorem2"], result["certificate"], result["inside"]
     if certificate is not None:
         lines.append(
@@ -52,8 +52,11 @@ def _window_words(result: Mapping[str, Any]) -> str:
     return said[result["outcome"]]
 
 
-def _ends_words(ends: Mapping[str, Any]) -> str:
-    found = [f"{_ENDS[key]} = {_number(ends[key])}" for key in _ENDS if ends[key] is not None]
+def _ends_words(ends: Mapping[str, Any], within: Sequence[Any] = ("-inf", "inf")) -> str:
+    """The two times; those that lie outside the index set say so."""
+    low, high = map(float, within)
+    said = {key: "" if low <= float(ends[key] or 0) <= high else " (outside the index set)" for key in _ENDS}
+    found = [f"{_ENDS[key]} = {_number(ends[key])}{said[key]}" for key in _ENDS if ends[key] is not None]
     return ", ".join(found) or "neither time exists"
 
 
