@@ -43,6 +43,7 @@ class Estimate:
         """Normal limits, value -+ z standard errors; the value itself twice where it is exact."""
         from scipy.special import ndtri
 
+        _check_level(level)
         z = float(ndtri((1 + level) / 2))
         return self.value - z * self.standard_error, self.value + z * self.standard_error
 
@@ -312,9 +313,13 @@ def _counted(
     """Counts, label weights, and how many draws each observation has."""
     if posterior.counts is None or posterior.weights is None:
         raise UserError("a bias-corrected divergence needs the counts behind the posteriors and label weights.")
+    _check_level(level)
+    return posterior.counts, posterior.weights, _draws(posterior.counts)
+
+
+def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise UserError(f"level is {level}; it must lie strictly between 0 and 1.")
-    return posterior.counts, posterior.weights, _draws(posterior.counts)
 
 
 def _draws(counts: Int[np.ndarray, "rows samples labels"]) -> Int[np.ndarray, "rows samples"]:

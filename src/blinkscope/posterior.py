@@ -53,6 +53,9 @@ class Posterior:
     complete: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("index", "mean", "weights", "mass", "counts"):  # lists will do
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, np.asarray(value))
         if self.mean.shape[0] != len(self.index) or self.mean.shape[-1] != len(self.labels):
             raise UserError(
                 f"a posterior of shape {self.mean.shape} does not fit {len(self.index)} rows and "
@@ -60,12 +63,21 @@ class Posterior:
             )
         if not np.isfinite(self.mean).all():
             raise UserError("a posterior holds NaN or infinite entries; every entry must be a probability.")
+        if self.mean.ndim == 3 and self.mean.size:
+            total = self.mean.sum(axis=-1)
+            if self.mean.min() < -TOLERANCE or np.abs(total - 1).max() > TOLERANCE:
+                raise UserError(
+                    f"a posterior has entries from {self.mean.min():.4g} and rows that sum to {total.min():.4g} to "
+                    f"{total.max():.4g}; every row must be a law on the labels."
+                )
         if self.weights is not None:
             check_weights(self.weights, self.labels)
         if self.mass is not None and self.mass.shape != self.mean.shape[:-1]:
             raise UserError(f"mass of shape {self.mass.shape} does not fit posteriors of shape {self.mean.shape}.")
         if self.counts is not None and self.counts.shape != self.mean.shape:
             raise UserError(f"counts of shape {self.counts.shape} do not fit posteriors of shape {self.mean.shape}.")
+        if self.counts is not None and self.counts.size and self.counts.min() < 0:
+            raise UserError(f"a count is {self.counts.min()}; counts must not be negative.")
 
     @property
     def sd(self) -> Float[np.ndarray, "rows labels"]:

@@ -44,6 +44,8 @@ class SampledMixture:
     def __post_init__(self) -> None:
         if self.posterior.weights is None or self.posterior.mean.ndim != 3:
             raise UserError("windows need posteriors of shape (rows, samples, labels) with label weights.")
+        for t in self.posterior.index:
+            self.source.check(float(t))
 
     @property
     def labels(self) -> tuple[str, ...]:

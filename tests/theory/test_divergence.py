@@ -189,6 +189,8 @@ def test_interval_of_an_average_covers() -> None:
 
 
 def test_interval_uses_the_normal_quantile() -> None:
+    with pytest.raises(UserError, match="level is 95"):
+        Estimate(1.0, 0.5).interval(95)
     assert Estimate(1.0, 0.5).interval(0.9) == pytest.approx((1 - 0.5 * norm.ppf(0.95), 1 + 0.5 * norm.ppf(0.95)))
 
 

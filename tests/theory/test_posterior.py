@@ -80,6 +80,9 @@ def test_martingale_check_needs_trajectories() -> None:
         ({"weights": np.array([0.5, 0.25, 0.25])}, "2 labels and weights of shape"),
         ({"mean": np.array([[[np.nan, 1.0]]])}, "NaN or infinite"),
         ({"mean": np.ones((1, 1, 3)) / 3}, "does not fit 1 rows and 2 labels"),
+        ({"mean": np.array([[[1.2, -0.2]]])}, "entries from -0.2"),
+        ({"mean": np.array([[[0.2, 0.2]]])}, "sum to 0.4 to 0.4; every row must be a law"),
+        ({"counts": np.array([[[3, -1]]])}, "a count is -1"),
         ({"mass": np.ones((1, 2))}, "mass of shape"),
         ({"counts": np.ones((1, 2, 2), dtype=int)}, "counts of shape"),
     ],
@@ -92,5 +95,6 @@ def test_what_a_posterior_refuses(changes: dict[str, Any], message: str) -> None
         "weights": np.array([0.5, 0.5]),
     }
     Posterior(**good)
+    Posterior(**{name: value if name == "labels" else value.tolist() for name, value in good.items()})
     with pytest.raises(UserError, match=message):
         Posterior(**{**good, **changes})

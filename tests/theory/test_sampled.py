@@ -91,5 +91,8 @@ def test_the_index_set_is_the_sampled_times_in_the_theorys_direction() -> None:
         assert time in REMOVED
     with pytest.raises(UserError, match="outside the index set"):
         mixture.total_variation(("strong",), ("weak",), 50)
+    elsewhere = IndexSet("kept", "tokens", 0, 90, range(91), direction=-1)
+    with pytest.raises(UserError, match="t = 120 is outside the index set"):
+        sampled_window(sampled(np.random.default_rng(0), 50, None), elsewhere, EPS, ("strong",))
     with pytest.raises(UserError, match="label weights"):
         SampledMixture(Posterior(np.zeros(1), ("a",), np.ones((1, 1, 1))), KEPT)

@@ -116,6 +116,8 @@ class GaussianMixture:
         from scipy.special import softmax
 
         decay, means = math.exp(-self.index.check(t)), self._coordinates
+        if y.shape[1:] != means.shape[1:]:
+            raise UserError(f"observations of shape {y.shape} do not fit means with {means.shape[1]} coordinates.")
         if self.covariances is None:
             scores = decay * (y @ means.T) - decay**2 * (means**2).sum(axis=1) / 2
         else:
