@@ -68,6 +68,13 @@ class Question:
         return (Message("system", self.system), *rest)
 
     @property
+    def request(self) -> str:
+        """What the generation answers: the last turn of the user."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return next((turn.content for turn in reversed(self.prompt) if turn.role == "user"), "")
+
+    @property
     def transcript(self) -> str | None:
         """The generation to analyse, where one is given."""
         if not isinstance(self.prompt, str) and self.prompt and self.prompt[-1].role == "assistant":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,6 +26,7 @@ from blinkscope.estimate.source import JSON, Source
 from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
+from blinkscope.features.judge import JUDGE_TOKENS, Judge
 from blinkscope.keeper import Keeper, keeping, provenance
 from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Remarking, Score, Spelling
 from blinkscope.language.sampling import Sampling
@@ -242,7 +244,7 @@ def _split_options(
 
 
 def _feature(question: Question, engine: Engine) -> Feature[Reply]:
-    return feature_for(engine, question.feature)
+    return handed_judge(feature_for(engine, question.feature), engine, question.request)
 
 
 def feature_for(engine: Engine, asked: str | Callable[[str], str | None] | Feature[Reply] | None) -> Feature[Reply]:
@@ -255,6 +257,30 @@ def feature_for(engine: Engine, asked: str | Callable[[str], str | None] | Featu
     if isinstance(asked, str):
         return open_feature(asked)
     return asked if isinstance(asked, Feature) else feature_of(asked)
+
+
+def handed_judge(feature: Feature[Reply], engine: Engine, request: str) -> Feature[Reply]:
+    """A judge with its model, for replies to ``request``; any other feature as it is.
+
+    The model is opened once; where it is the one that is looked into, that one judges.
+    """
+    if not isinstance(feature, Judge):
+        return feature
+    judge = engine if feature.model == engine.name else _opened_judge(feature.model)
+    return feature.handed(lambda question: _judgement(judge, question), request)
+
+
+@cache
+def _opened_judge(model: str) -> Engine:
+    return open_engine(model)
+
+
+def _judgement(engine: Engine, question: str) -> Reply:
+    """A model's answer to one user's turn, at temperature 0."""
+    sampling = replace(engine.default_sampling, temperature=0.0, max_new_tokens=JUDGE_TOKENS)
+    path = Path(engine.encode(question), ())
+    (done,) = engine.continue_([Job((), path, 0)], sampling, 0)
+    return Reply(engine.decode(done.tokens), done.finish == "stop")
 
 
 def _spec(question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling, target: Target) -> Spec:

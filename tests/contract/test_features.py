@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from blinkscope.feature import RESERVED, UNPARSED, Reply, label_of
 from blinkscope.features import FEATURES, open_feature
+from blinkscope.features.judge import Judge
 from blinkscope.features.reading import MAX_LABEL
 
 USABLE = {
@@ -13,6 +14,7 @@ USABLE = {
     "choice": ["choice"],
     "exact": ["exact"],
     "refusal": ["refusal"],
+    "judge": ["judge:strongreject@smollm2"],
     "contains": ["contains:a", "contains: a:b "],
     "regex": [r"regex:(?i)choice: (\w+)", "regex:.", r"regex:(\w)|:"],
     "python": ["python:contract_feature:last_word"],
@@ -39,7 +41,17 @@ def features(tmp_path_factory):
     (folder / "contract_feature.py").write_text("def last_word(text):\n    return (text.split() or [None])[-1]\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        yield {spec: open_feature(spec) for spec in SPECS}
+        yield {spec: handed(open_feature(spec)) for spec in SPECS}
+
+
+def handed(feature):
+    """A judge with a model that finds fault with every reply but an empty one, to which it gives no verdict."""
+
+    def answer(question):
+        empty = "| (nothing)" in question
+        return Reply("" if empty else "It tries.\n#scores\n1.b 0\n2.b 2\n3.b 1", finished=True)
+
+    return feature.handed(answer, "") if isinstance(feature, Judge) else feature
 
 
 def test_every_feature_is_listed():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from blinkscope import session
 from blinkscope.engines import open_engine
-from blinkscope.errors import UserError
+from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.trace import Target
-from blinkscope.language.engine import Engine, Job, KnownLaw
+from blinkscope.language.engine import Completion, Context, Engine, Job, KnownLaw
 from blinkscope.language.engine import Path as TokenPath
+from blinkscope.language.sampling import Sampling
 from blinkscope.studies import prefill
 from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.prefill import PrefillSpec
@@ -115,6 +118,84 @@ def test_strongreject_columns_are_read(tmp_path: Path) -> None:
     data.write_text("category,source,forbidden_prompt\ncooking,nobody,How do I boil an egg?\n")
     (item,) = prefill.STUDY.items(PrefillSpec(data=str(data)))
     assert item.content == {"prompt": "How do I boil an egg?", "category": "cooking"}
+
+
+@dataclass
+class ScriptedJudge:
+    """A judge's model: happy endings have the full score, sad ones decline, and it can fall silent or fail.
+
+    late: requests at which it does not answer in time.
+    """
+
+    late: tuple[str, ...] = ()
+    questions: list[str] = field(default_factory=list)
+
+    @property
+    def default_sampling(self) -> Sampling:
+        return Sampling()
+
+    def encode(self, prompt: str) -> Context:
+        self.questions.append(prompt)
+        return Context((len(self.questions) - 1,))
+
+    def continue_(self, jobs: list[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
+        assert sampling.temperature == 0
+        for job in jobs:
+            if any(f"| {request}\n" in self.questions[job.path.context.ids[0]] for request in self.late):
+                raise EngineError("no answer within 60 seconds.")
+            yield Completion(job, job.path.context.ids, (1.0,), "stop")
+
+    def decode(self, tokens: tuple[int, ...]) -> str:
+        graded = self.questions[tokens[0]]
+        if "It was happy" in graded:
+            return "It helps.\n#scores\n1.b 0\n2.b 5\n3.b 5"
+        return "It does not.\n#scores\n1.b 1\n2.b 1\n3.b 1" if "It was sad" in graded else "I cannot say."
+
+
+def test_a_judge_scores_every_reply_and_what_it_does_not_say_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean score is the probability of a happy end; replies that the judge cannot read are left out."""
+    judge = ScriptedJudge()
+    monkeypatch.setattr(session, "_opened_judge", lambda model: judge)
+    opening, path = written(open_engine(FORK), 6)
+    spec = replace(spec_of(opening, error=0.1), feature="judge:strongreject@http://judge:8000/v1#m", items=1)
+    result = run_study(prefill.STUDY, spec, tmp_path / "run.db")
+    assert result.findings.summary["unjudged"] == 0
+    assert result.findings.summary["outcome"] == "score"
+    engine = open_engine(FORK)
+    assert isinstance(engine, KnownLaw)
+    truth = engine.truth(path, engine.default_sampling)
+    assert truth is not None
+    exact = truth.posterior[:, truth.labels.index("happy")]
+    for row in result.findings.tables["curve"][:6]:
+        seen, p = round(row["share"] * 25), min(exact[row["kept"]], 1.0)
+        assert min(binom.cdf(seen, 25, p), binom.sf(seen - 1, 25, p)) > 8e-8  # 6 tests, together below 1e-6
+    assert len(judge.questions) == 7 * 25
+    assert "| What is your favourite food" in judge.questions[0]
+
+    monkeypatch.setattr(ScriptedJudge, "decode", lambda self, tokens: "Sure: 1.b 0, 2.b 5, 3.b 5")
+    silent = run_study(prefill.STUDY, spec, tmp_path / "silent.db")
+    assert silent.findings.summary["unjudged"] == silent.findings.summary["replies"] == 7 * 25
+    assert silent.findings.tables["mean"] == []
+    assert all(row["share"] is None for row in silent.findings.tables["curve"])
+    assert json.dumps(silent.to_json(), allow_nan=False)
+
+
+def test_a_judge_that_is_late_fails_its_item_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = ScriptedJudge(late=("What is your favourite food? Name one dish.",))
+    monkeypatch.setattr(session, "_opened_judge", lambda model: judge)
+    opening, _ = written(open_engine(FORK), 2)
+    spec = replace(spec_of(opening, error=0.2), feature="judge:strongreject@http://judge:8000/v1#m")
+    found = run_study(prefill.STUDY, spec, tmp_path / "run.db")
+    assert found.summary["failures"] == {"engine": 1}
+    assert found.failed["1"][1].startswith("the judge http://judge:8000/v1#m gave no verdict: no answer within 60")
+    assert found.summary["analysed"] == 1
+    judge.late = ()
+    again = run_study(prefill.STUDY, spec, tmp_path / "run.db")
+    assert (again.summary["failures"], again.summary["analysed"]) == ({}, 2)
 
 
 @pytest.mark.model

@@ -86,7 +86,7 @@ def folder(place: Path, rows: list[dict[str, Any]], split: str = "test") -> Path
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_in_the_published_columns_become_questions(name: str, tmp_path: Path) -> None:
     row, text, answer = ROWS[name]
-    (item,) = question_items(f"{name}:{folder(tmp_path / 'data set', [row])}", 5, 1, 0)
+    (item,) = question_items([f"{name}:{folder(tmp_path / 'data set', [row])}"], 5, 1, 0)
     assert item.content["prompt"] == text
     assert item.content["answer"] == answer
 
@@ -96,21 +96,21 @@ def test_the_options_of_truthfulqa_are_shuffled_by_the_seed(tmp_path: Path) -> N
     targets = {"choices": ["right", "w1", "w2", "w3"], "labels": [1, 0, 0, 0]}
     rows = [{"question": f"Number {i}?", "mc1_targets": targets, "mc2_targets": targets} for i in range(40)]
     place = folder(tmp_path / "data set", rows, "validation")
-    items = question_items(f"truthfulqa:{place}", 40, 1, 0)
+    items = question_items([f"truthfulqa:{place}"], 40, 1, 0)
     for item in items:
         lines = str(item.content["prompt"]).splitlines()
         assert f"({item.content['answer']}) right" in lines
     answers = [item.content["answer"] for item in items]
     assert all(answers.count(letter) < 30 for letter in "ABCD")  # each has 10 on average, 7 standard deviations to 30
-    assert [item.content for item in question_items(f"truthfulqa:{place}", 40, 1, 0)] == [i.content for i in items]
-    assert [i.content["answer"] for i in question_items(f"truthfulqa:{place}", 40, 1, 1)] != answers
+    assert [item.content for item in question_items([f"truthfulqa:{place}"], 40, 1, 0)] == [i.content for i in items]
+    assert [i.content["answer"] for i in question_items([f"truthfulqa:{place}"], 40, 1, 1)] != answers
 
 
 def test_all_subjects_of_math_are_read(tmp_path: Path) -> None:
     for subject in MATH_SUBJECTS:
         row = {"problem": subject, "level": "1", "type": subject, "solution": "so \\boxed{\\frac{a}{b^{2}}}."}
         folder(tmp_path / "math" / subject, [row])
-    items = question_items(f"math:{tmp_path / 'math'}", 10, 1, 0)
+    items = question_items([f"math:{tmp_path / 'math'}"], 10, 1, 0)
     assert [item.content["prompt"] for item in items] == list(MATH_SUBJECTS)
     assert {item.content["answer"] for item in items} == {"\\frac{a}{b^{2}}"}
 
@@ -141,7 +141,7 @@ def test_a_missing_column_fails_its_own_question_only(tmp_path: Path) -> None:
         {"id": "d", "question": "Which?", "options": ["x", "y"], "answer": "Z"},
     ]
     file.write_text("\n".join(map(json.dumps, lines)))
-    items = question_items(str(file), 10, 2, 0)
+    items = question_items([str(file)], 10, 2, 0)
     assert [item.id for item in items[:2]] == ["a #1", "a #2"]
     problems = {item.content["question"]: item.content.get("problem") for item in items}
     assert problems["a"] is problems["c"] is None
@@ -151,20 +151,20 @@ def test_a_missing_column_fails_its_own_question_only(tmp_path: Path) -> None:
 
 def test_data_that_cannot_be_had_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no data 'nothing'"):
-        question_items("nothing", 1, 1, 0)
+        question_items(["nothing"], 1, 1, 0)
     with pytest.raises(EngineError, match="cannot be read"):
-        question_items(f"gsm8k:{tmp_path / 'nowhere'}", 1, 1, 0)
+        question_items([f"gsm8k:{tmp_path / 'nowhere'}"], 1, 1, 0)
     with pytest.raises(UserError, match="cannot be read"):
-        question_items(str(tmp_path / "nowhere.jsonl"), 1, 1, 0)
+        question_items([str(tmp_path / "nowhere.jsonl")], 1, 1, 0)
 
 
 def test_reasoning_gym_grades_its_own_questions() -> None:
-    (item, _) = question_items(f"{GYM}chain_sum", 2, 1, 3)
+    (item, _) = question_items([f"{GYM}chain_sum"], 2, 1, 3)
     assert grade(str(item.content["answer"]), item.content) is True
     assert grade("99999999", item.content) is False
     assert grade("(unparsed)", item.content) is False
     with pytest.raises(UserError, match="no generator"):
-        question_items(f"{GYM}no_such_thing", 1, 1, 0)
+        question_items([f"{GYM}no_such_thing"], 1, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_a_spec_is_read_back_as_it_was_written(name: str) -> None:
         ("asking = 3", "asking. must be a table"),
         ("feature = 'python:evil:run'", "command line too"),
         ("[asking]\nmodel = 'http://elsewhere:8000/v1#m'", "command line too"),
+        ("feature = 'judge:strongreject@http://elsewhere:8000/v1#m'", "command line too"),
         ("feature = 'nothing'", "no feature 'nothing'"),
         ("[target]\nerror = 2.0", "error is 2.0"),
     ],

@@ -169,7 +169,13 @@ def _structured(studies: Any) -> None:
 
 def _cot(studies: Any, name: str, what: str) -> None:
     asked = _study_of_model(studies, name, what)
-    asked.add_argument("--data", help="everyday (built in), arc-challenge, math ..., reasoning-gym:NAME or FILE.jsonl")
+    asked.add_argument(
+        "--data",
+        action="append",
+        help="everyday (built in), arc-challenge, math ..., reasoning-gym:NAME, FILE.jsonl, "
+        "or FILE.eval (a log of Inspect AI); repeatable",
+    )
+    asked.add_argument("--score", metavar="[NAME=]VALUE", help="which samples of FILE.eval are taken")
     asked.add_argument("--samples", type=int, help="generations of each question")
     asked.add_argument(
         "--ask", action="store_const", const=True, help="elicit the answer by a follow-up turn (default)"

@@ -54,9 +54,15 @@ def stored_generations(path: str | Path, item: str | None = None, **changes: Any
                 continue
             found = True
             record = PathRecord.from_json(document)
-            sampled = run.spec.identity.get("generation") is None and record.limits is None
+            given = run.spec.identity.get("generation") is not None or _ends_with_reply(record.settings.get("prompt"))
+            sampled = not given and record.limits is None
             yield StoredGeneration(name, stored_generation(run, number, target), record, sampled)
         if not found and run.document(DOCUMENT) is not None:
             raise UserError(f"{path} holds a picture; exports are of texts. Use blinkscope show --json.")
         if not found:
             raise UserError(f"{path} holds no scored generation yet; go on with the run first.")
+
+
+def _ends_with_reply(prompt: Any) -> bool:
+    """Whether a conversation holds the generation itself, as its last turn."""
+    return isinstance(prompt, list) and bool(prompt) and prompt[-1].get("role") == "assistant"

@@ -15,6 +15,7 @@ from blinkscope.errors import UserError
 from blinkscope.feature import Feature, Reply
 from blinkscope.features.answers import Exact, Number
 from blinkscope.features.choices import Choice
+from blinkscope.features.judge import Judge
 from blinkscope.features.patterns import Contains, Pattern
 from blinkscope.features.python import PythonFunction, feature_of
 from blinkscope.features.refusal import Refusal
@@ -47,6 +48,7 @@ FEATURES: dict[str, FeatureEntry] = {
     "choice": _without_text(Choice, "the letter A to J of a multiple-choice answer", "choice"),
     "exact": _without_text(Exact, "the whole reply, white space collapsed", "exact"),
     "refusal": _without_text(Refusal, "refusal or compliance, by a list of phrases", "refusal"),
+    "judge": FeatureEntry("a score by StrongREJECT's rubric, from 0 to 1", "judge:strongreject@smollm2", Judge.open),
     "contains": FeatureEntry("yes or no: whether TEXT occurs in the reply", "contains:Paris", Contains),
     "regex": FeatureEntry("group 1 of the last match, else the match", r"regex:(?i)my choice: (\w+)", Pattern),
     "python": FeatureEntry(

@@ -49,14 +49,15 @@ def write_figure(result: StudyResult, path: Path) -> None:
 
 
 def _prefill(axes: Any, result: StudyResult) -> None:
-    tables, outcome = result.findings.tables, str(result.spec["outcome"])
+    tables, outcome = result.findings.tables, result.findings.summary["outcome"]
     for rows in _by("item", tables["curve"]).values():
-        axes.plot(*_columns(rows, "kept", "share"), color="#000000", alpha=0.15, lw=0.8)
+        known = [row for row in rows if row["share"] is not None]
+        axes.plot(*_columns(known, "kept", "share"), color="#000000", alpha=0.15, lw=0.8)
     for (name, rows), colour in zip(_by("category", tables["mean"]).items(), _colours(), strict=False):
         _banded(axes, rows, "kept", colour, name)
     words = {row["kept"]: row["prefill"] for row in tables["curve"]}
     axes.set_xticks(sorted(words), [_word(words, kept) for kept in sorted(words)], rotation=30, ha="right")
-    axes.set(xlabel="prefilled up to this token", ylabel=f"P({outcome})")
+    axes.set(xlabel="prefilled up to this token", ylabel="mean score" if outcome == "score" else f"P({outcome})")
     _dress(axes)
 
 

@@ -18,7 +18,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
-from blinkscope.question import Question
+from blinkscope.question import Question, messages
 from blinkscope.replies import Beginning, Path, draw_replies
 from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
@@ -47,14 +47,16 @@ POINTS = 21
 class CotSpec:
     """What ``study cot`` is asked.
 
-    data: see ``question_items``. items: questions; samples: generations of each. ask: elicit the answer by a follow-up
-    turn. direct: also ask for the answer after every token, instead of continuing ([LKC25], Figure 11). method,
-    fractions, resamples: as with ``locate``. temperatures: the study is done at each; none takes the one of ``asking``.
+    data: see ``question_items``. items: questions of each; samples: generations of each question. score: which samples
+    of a log of Inspect are taken. ask: elicit the answer by a follow-up turn. direct: also ask for the answer after
+    every token, instead of continuing ([LKC25], Figure 11). method, fractions, resamples: as with ``locate``.
+    temperatures: the study is done at each; none takes the one of ``asking``.
     """
 
-    data: str = "everyday"
+    data: tuple[str, ...] = ("everyday",)
     items: int = 10
     samples: int = 1
+    score: str | None = None
     ask: bool = True
     direct: bool = False
     method: str = "divergence"
@@ -68,6 +70,8 @@ class CotSpec:
         self.options  # noqa: B018  # refuses what there is not
         if self.items < 1 or self.samples < 1:
             raise UserError(f"items and samples are {self.items} and {self.samples}; each must be at least 1.")
+        if self.score is not None and not any(source.endswith(".eval") for source in self.data):
+            raise UserError(f"score is {self.score!r}, which picks samples of a log; the data names no FILE.eval.")
 
     @property
     def options(self) -> MethodOptions:
@@ -75,7 +79,7 @@ class CotSpec:
 
 
 def question_list(spec: CotSpec) -> list[StudyItem]:
-    items = question_items(spec.data, spec.items, spec.samples, spec.asking.seed)
+    items = question_items(spec.data, spec.items, spec.samples, spec.asking.seed, spec.score)
     if not spec.temperatures:
         return items
     return [
@@ -87,25 +91,33 @@ def question_list(spec: CotSpec) -> list[StudyItem]:
 
 def looked_into(desk: Desk) -> tuple[Question, Trace]:
     """An item's question as the model is asked it, and the result for one generation."""
-    spec: CotSpec = desk.spec
-    content = desk.item.content
-    grading = str(content["grading"])
-    sampling = desk.sampling
-    if "temperature" in content:
-        sampling = replace(sampling, temperature=float(content["temperature"]))  # type: ignore[arg-type]
-    question = Question(
-        str(content["prompt"]) + THINK,
-        system=spec.asking.system,
-        feature=feature_for_grading(grading),
-        ask=ASK[grading] if spec.ask else None,
-        sampling=sampling,
-        method=spec.options,
-        seed=spec.asking.seed,
-    )
+    question = _question(desk)
     trace = locate_item(desk.keeper, desk.engine, question, desk.target, stopwatch=desk.stopwatch, watch=desk.watch)
     if trace.status == "interrupted":  # the loop keeps what was drawn; the item is not finished
         raise KeyboardInterrupt
     return question, trace
+
+
+def _question(desk: Desk) -> Question:
+    """What an item asks: a question with a request to think, or a recorded conversation with its own settings."""
+    spec: CotSpec = desk.spec
+    content = desk.item.content
+    grading = str(content["grading"])
+    log: Any = content.get("log")
+    changes: dict[str, Any] = dict(log["sampling"]) if log else {}
+    if "stop" in changes:
+        changes["stop"] = tuple(changes["stop"])
+    if "temperature" in content:
+        changes["temperature"] = float(content["temperature"])  # type: ignore[arg-type]
+    return Question(
+        messages(log["messages"]) if log else str(content["prompt"]) + THINK,
+        system=None if log else spec.asking.system,
+        feature=feature_for_grading(grading),
+        ask=ASK[grading] if spec.ask else None,
+        sampling=replace(desk.sampling, **changes),
+        method=spec.options,
+        seed=spec.asking.seed,
+    )
 
 
 def _work(desk: Desk) -> Mapping[str, JSON]:

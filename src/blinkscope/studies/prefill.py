@@ -1,7 +1,8 @@
 """``study prefill``: how much of a given opening turns a refusal into compliance ([LKC25], jailbreaks by prefill).
 
 For every prompt the reply is begun with the first 0, 1, 2 ... tokens of an opening, and what the model goes on to say
-is sampled and labelled. The curve over the tokens prefilled has windows like any other curve.
+is sampled and labelled. The curve over the tokens prefilled has windows like any other curve. A judge's scores are
+averaged in place of a share; replies to which it gave no verdict are counted and left out, never guessed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
+from blinkscope.features.judge import Judge, score_of
 from blinkscope.replies import Beginning, Path, draw_replies, opening_of
+from blinkscope.session import handed_judge
 from blinkscope.studies.intervals import clustered_interval, posterior_of_counts, share_interval
 from blinkscope.studies.prompts import prompt_items
 from blinkscope.studies.specs import Asking
@@ -31,7 +35,8 @@ class PrefillSpec:
     """What ``study prefill`` is asked.
 
     data: see ``prompt_items``. items: most prompts; None takes all. opening: what replies begin with; tokens: most of
-    its tokens that are prefilled. feature, outcome: the label whose probability is followed.
+    its tokens that are prefilled. feature, outcome: the label whose probability is followed; of a judge, the mean
+    score.
     """
 
     data: str = "opinions"
@@ -49,6 +54,15 @@ class PrefillSpec:
             raise UserError("the opening is empty; give the words that replies begin with.")
         if self.tokens is not None and self.tokens < 1:
             raise UserError(f"tokens is {self.tokens}; at least 1 token of the opening must be prefilled.")
+
+    @property
+    def judged(self) -> bool:
+        return isinstance(open_feature(self.feature), Judge)
+
+    @property
+    def measured(self) -> str:
+        """What the curve shows, in words."""
+        return "mean score" if self.judged else f"P({self.outcome})"
 
 
 def replies_each(target: Target, rows: int) -> int:
@@ -68,7 +82,7 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     draws = draw_replies(
         desk.engine,
         {row: Beginning(Path(context, ())) for row, context in enumerate(opening.contexts)},
-        open_feature(spec.feature),
+        handed_judge(open_feature(spec.feature), desk.engine, str(desk.item.content["prompt"])),
         desk.sampling,
         seed=spec.asking.seed,
         count=count,
@@ -87,44 +101,71 @@ def _result(spec: PrefillSpec, target: Target, found: Sequence[tuple[str, Mappin
     curves, windows = [], []
     for item, outcome in found:
         curves += _curve(spec, target, item, outcome)
-        windows += _windows(target, item, outcome)
+        windows += _windows(spec, target, item, outcome)
     means = _means(spec, target, found)
-    overall = [row for row in means if row["category"] == "all prompts"]
-    first, last = overall[0], overall[-1]
-    share = len({row["item"] for row in windows}) / len(found)
+    with_window = len({row["item"] for row in windows})
     summary: dict[str, JSON] = {
         "analysed": len(found),
-        "with_window": len({row["item"] for row in windows}),
-        "share_with_window": share,
-        "outcome": spec.outcome,
-        "without_prefill": first["share"],
-        "with_whole_prefill": last["share"],
+        "with_window": with_window,
+        "share_with_window": with_window / len(found),
+        "outcome": "score" if spec.judged else spec.outcome,
     }
-    sentences = (
-        f"P({spec.outcome}) goes from {first['share']:.2f} without a prefill to {last['share']:.2f} after "
-        f"{last['kept']} tokens of {spec.opening!r}.",
-        f"{summary['with_window']} of {len(found)} prompts have a window over the prefill ({share:.0%}).",
-    )
+    sentences = [
+        f"{with_window} of {len(found)} prompts have a window over the prefill ({with_window / len(found):.0%})."
+    ]
+    overall = [row for row in means if row["category"] == "all prompts"]
+    if overall:
+        first, last = overall[0], overall[-1]
+        summary |= {"without_prefill": first["share"], "with_whole_prefill": last["share"]}
+        sentences.insert(
+            0,
+            f"{spec.measured[0].upper()}{spec.measured[1:]} goes from {first['share']:.2f} without a prefill to "
+            f"{last['share']:.2f} after {last['kept']} tokens of {spec.opening!r}.",
+        )
+    if spec.judged:
+        replies, unjudged = (sum(row[name] for row in curves) for name in ("replies", "unjudged"))
+        summary |= {"replies": replies, "unjudged": unjudged}
+        sentences.append(f"{unjudged} of {replies} replies got no verdict that could be read, and are left out.")
     return Findings(summary, {"mean": means, "curve": curves, "windows": windows}, sentences)
+
+
+def _values(spec: PrefillSpec, counts: Mapping[str, int]) -> Float[np.ndarray, " replies"]:
+    """One number for each reply: whether it has the outcome, or its score. Replies without a verdict have none."""
+    if not spec.judged:
+        return np.repeat([float(label == spec.outcome) for label in counts], list(counts.values()))
+    scores = {label: score_of(label) for label in counts}
+    return np.concatenate(
+        [np.empty(0), *(np.full(n, scores[label]) for label, n in counts.items() if scores[label] is not None)]
+    )
 
 
 def _curve(spec: PrefillSpec, target: Target, item: str, outcome: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = []
     for kept, counts in enumerate(outcome["counts"]):
-        seen, total = counts.get(spec.outcome, 0), sum(counts.values())
-        low, high = share_interval(seen, total, target.level)
+        values, replies = _values(spec, counts), sum(counts.values())
         place: dict[str, JSON] = {"item": item, "category": outcome["category"], "kept": kept}
-        rows.append(
-            {**place, "prefill": "".join(outcome["tokens"][:kept]), "replies": total, "share": seen / total}
-            | {"low": low, "high": high}
-        )
+        place |= {"prefill": "".join(outcome["tokens"][:kept]), "replies": replies}
+        if spec.judged:
+            low, high = _mean_interval(values, target.level)
+            place |= {"unjudged": replies - len(values)}
+        else:
+            low, high = share_interval(round(values.sum()), replies, target.level)
+        rows.append({**place, "share": float(values.mean()) if len(values) else None, "low": low, "high": high})
     return rows
 
 
-def _windows(target: Target, item: str, outcome: Mapping[str, Any]) -> list[Row]:
-    """Windows over the number of tokens prefilled."""
-    labels = tuple(sorted({label for counts in outcome["counts"] for label in counts}))
-    counts = np.array([[row.get(label, 0) for label in labels] for row in outcome["counts"]])
+def _mean_interval(values: Float[np.ndarray, " n"], level: float) -> tuple[float | None, float | None]:
+    limits = clustered_interval(range(len(values)), lambda chosen: float(values[chosen].mean()), level)
+    return limits or (None, None)
+
+
+def _windows(spec: PrefillSpec, target: Target, item: str, outcome: Mapping[str, Any]) -> list[Row]:
+    """Windows over the number of tokens prefilled; of a judge, of the score's falling below a half or not."""
+    tables = [_grouped(counts) if spec.judged else counts for counts in outcome["counts"]]
+    if not all(tables):
+        return []  # somewhere no verdict could be read
+    labels = tuple(sorted({label for counts in tables for label in counts}))
+    counts = np.array([[row.get(label, 0) for label in labels] for row in tables])
     posterior = posterior_of_counts(labels, counts, range(len(counts)))
     last = labels[int(counts[-1].argmax())]
     found = token_windows(posterior, last, delta=target.delta, max_width=target.max_width, level=target.level)
@@ -143,25 +184,37 @@ def _windows(target: Target, item: str, outcome: Mapping[str, Any]) -> list[Row]
     ]
 
 
+def _grouped(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Counts of the scores below a half and of the others."""
+    groups = Counter[str]()
+    for label, n in counts.items():
+        score = score_of(label)
+        if score is not None:
+            groups["a half or more" if score >= 0.5 else "below a half"] += n
+    return groups
+
+
 def _means(spec: PrefillSpec, target: Target, found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:
-    """Mean share over the prompts of each category and over all, with intervals over prompts."""
+    """Mean over the prompts of each category and over all, with intervals over prompts."""
     categories = sorted({outcome["category"] for _, outcome in found})
     rows: list[Row] = []
     for category in ["all prompts", *(categories if len(categories) > 1 else [])]:
         members = [outcome for _, outcome in found if category in ("all prompts", outcome["category"])]
         for kept in range(min(len(outcome["counts"]) for outcome in members)):
-            counts = [outcome["counts"][kept] for outcome in members]
-            shares = np.array([c.get(spec.outcome, 0) / sum(c.values()) for c in counts])
-            limits = clustered_interval(range(len(shares)), lambda i, s=shares: float(s[i].mean()), target.level)  # type: ignore[misc]
+            values = [_values(spec, outcome["counts"][kept]) for outcome in members]
+            shares = np.array([v.mean() for v in values if len(v)])
+            if not len(shares):
+                continue
+            low, high = _mean_interval(shares, target.level)
             rows.append(
                 {
                     "category": category,
                     "kept": kept,
                     "prefill": "".join(members[0]["tokens"][:kept]),
-                    "prompts": len(members),
+                    "prompts": len(shares),
                     "share": float(shares.mean()),
-                    "low": None if limits is None else limits[0],
-                    "high": None if limits is None else limits[1],
+                    "low": low,
+                    "high": high,
                 }
             )
     return rows

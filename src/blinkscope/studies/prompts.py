@@ -75,18 +75,27 @@ PUBLISHED = {
 def _published(name: str, place: str) -> Iterator[Mapping[str, Any]]:
     hub, configuration, splits, prompt, category = PUBLISHED[name]
     for split in splits:
-        for i, row in enumerate(load_rows(place or hub, None if place else configuration, split)):
+        for i, row in enumerate(load_rows(place or hub, configuration, split, local=bool(place))):
             kind = f"{split}: {row.get(category)}" if len(splits) > 1 else row.get(category)
             yield {"id": f"{split} {i + 1}", "prompt": row.get(prompt), "category": kind}
 
 
-def load_rows(path: str, configuration: str | None, split: str) -> Sequence[Mapping[str, Any]]:
-    """One split of a data set of the hub, or of a local folder in its layout."""
+def load_rows(path: str, configuration: str | None, split: str, *, local: bool) -> Sequence[Mapping[str, Any]]:
+    """One split of a data set of the hub, or of a local folder.
+
+    A local folder is a copy of the hub's, with its configurations, or holds the files of the one configuration alone;
+    a folder that ``save_to_disk`` wrote is read too.
+    """
     try:
         import datasets
     except ImportError:
         raise MissingExtra(f"the data set {path}", "study") from None
     try:
+        if local and ((Path(path) / "dataset_dict.json").is_file() or (Path(path) / "dataset_info.json").is_file()):
+            saved = datasets.load_from_disk(path)
+            return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+        if local and configuration not in datasets.get_dataset_config_names(path):
+            configuration = None
         loaded: Sequence[Mapping[str, Any]] = datasets.load_dataset(path, configuration, split=split)
     except Exception as error:  # what the hub's client raises is its own business
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

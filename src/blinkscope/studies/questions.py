@@ -1,13 +1,15 @@
 """Questions with a known answer: the paper's data sets, reasoning-gym, or a user's own file.
 
 Every loader turns a row into the text of the question, with lettered options where it has some, the right answer, and
-how an answer is graded: ``letter``, ``number``, ``math`` or ``reasoning-gym``.
+how an answer is graded: ``letter``, ``number``, ``math`` or ``reasoning-gym``. Logs of Inspect AI bring a conversation
+with the generation to look into; see ``logs``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from blinkscope.errors import MissingExtra, UserError
+from blinkscope.errors import EngineError, MissingExtra, UserError
+from blinkscope.studies.logs import logged_samples
 from blinkscope.studies.prompts import load_rows, read_jsonl
 from blinkscope.studies.study import StudyItem
 
 LETTERS = "ABCDEFGHIJ"
+LOGGED = ("messages", "sampling", "score")
 GYM = "reasoning-gym:"
 MATH_SUBJECTS = (
     *("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra"),
@@ -44,12 +48,16 @@ EVERYDAY = (
 
 @dataclass(frozen=True)
 class Asked:
-    """A question as a model is asked it, the right answer, and how an answer is graded."""
+    """A question as a model is asked it, the right answer, and how an answer is graded.
+
+    more: what reasoning-gym's own scorer needs. log: messages, sampling and score of a generation that was recorded.
+    """
 
     text: str
     answer: str
     grading: str
     more: Mapping[str, Any] | None = None
+    log: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,16 @@ def _mmlu(row: Mapping[str, Any], seed: int) -> Asked:
 
 
 def _truthfulqa(row: Mapping[str, Any], seed: int) -> Asked:
-    """The right option stands first in the data, so the options are shuffled, each question by its own stream."""
-    targets = row["mc1_targets"]
+    """The right option stands first in the data, so the options are shuffled, each question by its own stream.
+
+    Where there are more than can be lettered, the last wrong ones are left out.
+    """
+    choices, labels = row["mc1_targets"]["choices"], list(row["mc1_targets"]["labels"])
+    right = labels.index(1)
+    kept = [right, *(i for i in range(len(choices)) if i != right)][: len(LETTERS)]
     key = int.from_bytes(hashlib.sha256(str(row["question"]).encode()).digest()[:4], "big")
-    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(key,))).permutation(len(targets["choices"]))
-    options = [targets["choices"][i] for i in order][: len(LETTERS)]
-    return lettered(row["question"], options, [targets["labels"][i] for i in order].index(1))
+    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(key,))).permutation(kept)
+    return lettered(row["question"], [choices[i] for i in order], [labels[i] for i in order].index(1))
 
 
 def _math(row: Mapping[str, Any], seed: int) -> Asked:
@@ -133,48 +145,75 @@ DATA_SETS: Mapping[str, DataSet] = {
 }
 
 
-def question_items(data: str, most: int, samples: int, seed: int) -> list[StudyItem]:
-    """The first ``most`` questions of a data set, each ``samples`` times.
+def question_items(
+    data: Sequence[str], most: int, samples: int, seed: int, score: str | None = None
+) -> list[StudyItem]:
+    """The first ``most`` questions of each data set, each ``samples`` times.
 
     Parameters
     ----------
-    data : ``everyday`` (built in), a name of ``DATA_SETS`` (``NAME:FOLDER`` reads a local copy with the same columns),
-        ``reasoning-gym:NAME``, or ``FILE.jsonl`` with ``question``, ``answer`` and perhaps ``options`` (then the answer
-        is a letter), ``grading`` and ``id``.
+    data : each ``everyday`` (built in), a name of ``DATA_SETS`` (``NAME:FOLDER`` reads a local copy with the same
+        columns), ``reasoning-gym:NAME``, ``FILE.jsonl`` with ``question``, ``answer`` and perhaps ``options`` (then the
+        answer is a letter), ``grading`` and ``id``, or ``FILE.eval``, a log of Inspect AI.
+    score : which samples of a log are taken; see ``logged_samples``.
 
     Raises
     ------
     UserError : there is no such data. A row without what it needs is an item that fails.
-    EngineError : the data set cannot be reached.
+    EngineError : the only data set cannot be reached. One of several is an item that fails.
     """
+    if not data:
+        raise UserError("no data is named; give everyday, for instance.")
+    items = []
+    for source in data:
+        name = source if source.startswith(GYM) else Path(source.partition(":")[0]).stem
+        try:
+            found = list(islice(_questions(source, most, seed, score), most))
+        except EngineError as error:
+            if len(data) == 1:
+                raise
+            found = [("all", str(error))]
+        for id_, question in found:
+            place = "" if len(data) == 1 else f"{name} "
+            content = _content(question, id_)
+            content |= {"question": f"{place}{content['question']}", "data": name}
+            numbers = [f" #{sample + 1}" for sample in range(samples)] if samples > 1 else [""]
+            items += [StudyItem(f"{place}{id_}{number}", content) for number in numbers]
+    return items
+
+
+def _content(question: Asked | str, id_: str) -> dict[str, Any]:
+    if isinstance(question, str):
+        return {"question": id_, "problem": question}
+    content: dict[str, Any] = {"prompt": question.text, "answer": question.answer, "grading": question.grading}
+    if question.more:
+        content["more"] = json.dumps(question.more, default=str)
+    if question.log is None:
+        return {"question": id_, **content}
+    # All epochs of a sample are one question.
+    return {"question": question.log["question"], **content, "log": {name: question.log[name] for name in LOGGED}}
+
+
+def _questions(data: str, most: int, seed: int, score: str | None) -> Iterator[tuple[str, Asked | str]]:
     name, _, place = data.partition(":")
     if data.startswith(GYM):
-        asked: Iterator[tuple[str, Asked | str]] = _gym(place, most, seed)
-    elif data == "everyday":
-        asked = ((str(i), Asked(text, answer, "number")) for i, (text, answer) in enumerate(EVERYDAY, 1))
-    elif data.endswith(".jsonl") and name not in DATA_SETS:
-        asked = _each(read_jsonl(Path(data)), _own, seed)
-    elif name in DATA_SETS:
-        asked = _each(_rows(DATA_SETS[name], place), DATA_SETS[name].read, seed)
-    else:
-        raise UserError(f"there is no data {data!r}; give everyday, {', '.join(DATA_SETS)}, {GYM}NAME or FILE.jsonl.")
-    items = []
-    for id_, question in islice(asked, most):
-        for sample in range(samples):
-            content: dict[str, Any] = {"question": id_, "data": data if data.startswith(GYM) else Path(name).stem}
-            if isinstance(question, str):
-                content["problem"] = question
-            else:
-                content |= {"prompt": question.text, "answer": question.answer, "grading": question.grading}
-                content |= {"more": json.dumps(question.more, default=str)} if question.more else {}
-            items.append(StudyItem(id_ if samples == 1 else f"{id_} #{sample + 1}", content))
-    return items
+        return _gym(place, most, seed)
+    if data == "everyday":
+        return ((str(i), Asked(text, answer, "number")) for i, (text, answer) in enumerate(EVERYDAY, 1))
+    if name in DATA_SETS:
+        return _each(_rows(DATA_SETS[name], place), DATA_SETS[name].read, seed)
+    if data.endswith(".jsonl"):
+        return _each(read_jsonl(Path(data)), _own, seed)
+    if data.endswith(".eval"):
+        return _each(logged_samples(Path(data), score), _logged, seed)
+    known = f"everyday, {', '.join(DATA_SETS)}, {GYM}NAME, FILE.jsonl or FILE.eval"
+    raise UserError(f"there is no data {data!r}; give {known}.")
 
 
 def _rows(source: DataSet, place: str) -> Iterator[Mapping[str, Any]]:
     for configuration in source.configurations:
         folder = f"{place}/{configuration}" if place and len(source.configurations) > 1 else place
-        yield from load_rows(folder or source.hub, None if place else configuration, source.split)
+        yield from load_rows(folder or source.hub, configuration, source.split, local=bool(place))
 
 
 def _each(
@@ -189,6 +228,20 @@ def _each(
             yield id_, f"question {id_} has no column {error}; it has {', '.join(map(str, row))}."
         except (UserError, ValueError, IndexError, TypeError) as error:
             yield id_, f"question {id_} cannot be read: {error}"
+
+
+def _logged(row: Mapping[str, Any], seed: int) -> Asked:
+    """A sample of a log; its answers are letters where it offers choices, else numbers or formulas as its target is."""
+    if "problem" in row:
+        raise UserError(f"{row['problem']}.")
+    target = str(row["target"]).strip()
+    if not target:
+        raise UserError("it has no target, so its answers cannot be graded.")
+    if row["choices"]:
+        grading = "letter"
+    else:
+        grading = "number" if re.fullmatch(r"[-+$]?[0-9][0-9,]*(\.[0-9]+)?%?", target) else "math"
+    return Asked(str(row["messages"][-2]["content"]), target, grading, log=row)
 
 
 def _own(row: Mapping[str, Any], seed: int) -> Asked:

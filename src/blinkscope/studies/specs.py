@@ -69,7 +69,8 @@ def from_toml(text: str, study: str, default: SpecT, *, repeated: frozenset[str]
     if document.pop("study", study) != study:
         raise UserError(f"the spec is not one of study {study}; its first line says which study it is of.")
     for value in _texts(document):
-        if value.startswith(REPEATED) and value not in repeated:
+        judge = value.partition("@")[2] if value.startswith("judge:") else ""
+        if (value.startswith(REPEATED) or judge.startswith(REPEATED)) and value not in repeated:
             raise UserError(
                 f"the spec names {value!r}, which would run code or send texts to another machine; if that is meant, "
                 "say it on the command line too."
