@@ -31,11 +31,11 @@ SPEC = CotSpec(items=4, ask=False, asking=Asking(FORK, seed=1), target=Target(er
 def rows_of(right_with: int, wrong_with: int, right_without: int, wrong_without: int) -> list[dict[str, Any]]:
     groups = [(True, 1, right_with), (False, 2, wrong_with), (True, 0, right_without), (False, 0, wrong_without)]
     made = [{"right": right, "windows": windows} for right, windows, count in groups for _ in range(count)]
-    return [{**row, "question": i} for i, row in enumerate(made)]
+    return [{**row, "question": i, "largest_jump": 0.5, "covered": 0.1} for i, row in enumerate(made)]
 
 
 def test_the_numbers_of_table_one() -> None:
-    line = table_one([*rows_of(10, 30, 40, 20), {"right": None, "windows": 1, "question": "?"}], 0.95)
+    line = table_one([*rows_of(10, 30, 40, 20), {**rows_of(0, 1, 0, 0)[0], "right": None, "question": "?"}], 0.95)
     assert line["generations"] == 101
     assert line["ungraded"] == 1
     assert line["share_with_window"] == pytest.approx(41 / 101)

@@ -115,6 +115,56 @@ def test_all_subjects_of_math_are_read(tmp_path: Path) -> None:
     assert {item.content["answer"] for item in items} == {"\\frac{a}{b^{2}}"}
 
 
+@pytest.mark.parametrize("name", ["arc-easy", "aqua", "gsm8k", "mmlu", "truthfulqa"])
+def test_a_copy_of_the_hub_with_its_configurations_is_read(name: str, tmp_path: Path) -> None:
+    """Every configuration in a folder of its own, named in the front matter, as the hub has it."""
+    source = DATA_SETS[name]
+    targets = {"choices": ["right", "wrong"], "labels": [1, 0]}
+    truthful = {"question": "Is it?", "mc1_targets": targets, "mc2_targets": targets}
+    row = truthful if name == "truthfulqa" else ROWS[name][0]
+    (configuration,) = source.configurations
+    place, listed = tmp_path / "copy", ["---", "configs:"]
+    for other in ("another", str(configuration)):
+        (place / other).mkdir(parents=True)
+        rows = [row] if other == configuration else [{"question": "of another configuration"}]
+        file = f"{other}/{source.split}-00000-of-00001.parquet"
+        parquet.write_table(pa.Table.from_pylist(rows), place / file)
+        listed += [f"- config_name: {other}", "  data_files:", f"  - split: {source.split}", f"    path: {file}"]
+    (place / "README.md").write_text("\n".join([*listed, "---", ""]))
+    (item,) = question_items([f"{name}:{place}"], 5, 1, 0)
+    assert "problem" not in item.content
+    assert str(item.content["prompt"]).startswith(str(row["question"]))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_arrow_folders_are_read(name: str, tmp_path: Path) -> None:
+    import datasets
+
+    row, text, answer = ROWS[name]
+    datasets.DatasetDict({"test": datasets.Dataset.from_list([row])}).save_to_disk(str(tmp_path / "saved"))
+    (item,) = question_items([f"{name}:{tmp_path / 'saved'}"], 5, 1, 0)
+    assert (item.content["prompt"], item.content["answer"]) == (text, answer)
+
+
+def test_truthfulqa_keeps_its_right_option_where_there_are_too_many(tmp_path: Path) -> None:
+    targets = {"choices": ["right", *(f"w{i}" for i in range(12))], "labels": [1] + [0] * 12}
+    rows = [{"question": f"Number {i}?", "mc1_targets": targets, "mc2_targets": targets} for i in range(20)]
+    place = folder(tmp_path / "data set", rows, "validation")
+    for item in question_items([f"truthfulqa:{place}"], 20, 1, 0):
+        lines = str(item.content["prompt"]).splitlines()[1:]
+        assert len(lines) == 10
+        assert f"({item.content['answer']}) right" in lines
+
+
+def test_several_data_sets_share_a_study_and_one_that_cannot_be_had_fails_alone(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data set", [ROWS["gsm8k"][0]])
+    items = question_items([f"gsm8k:{place}", f"mmlu:{tmp_path / 'nowhere'}", "everyday"], 2, 1, 0)
+    assert [item.id for item in items] == ["gsm8k 1", "mmlu all", "everyday 1", "everyday 2"]
+    assert [item.content["data"] for item in items] == ["gsm8k", "mmlu", "everyday", "everyday"]
+    assert "cannot be read" in str(items[1].content["problem"])
+    assert items[2].content["question"] == "everyday 1"
+
+
 def test_every_data_set_has_a_fixture() -> None:
     assert set(DATA_SETS) == {*ROWS, "truthfulqa", "math"}
 

@@ -277,6 +277,7 @@ def _show(commands: Any) -> None:
     p.add_argument("--item", metavar="ID", help="one generation of a study; a table of all by default")
     _targets(p, of_run=True)
     _outputs(p)
+    p.add_argument("--against", metavar="OTHER.db", help="another run of the same study: both, and the differences")
     p.add_argument("--plot", metavar="FILE", help="the figure of a study: .svg, .png, .pdf")
     p.add_argument("--tables", metavar="FOLDER", help="the tables of a study, as CSV and as Parquet")
 
@@ -284,7 +285,8 @@ def _show(commands: Any) -> None:
 def _report(commands: Any) -> None:
     p = commands.add_parser("report", help="write a run's report: one offline HTML file")
     p.add_argument("run", metavar="RUN.db")
-    p.add_argument("--item", metavar="ID", help="which generation of a study")
+    p.add_argument("--item", metavar="ID", help="one generation of a study; the whole study by default")
+    p.add_argument("--against", metavar="OTHER.db", help="another run of the same study: both, and the differences")
     p.add_argument("-o", "--output", metavar="FILE.html", required=True)
     _targets(p, of_run=True)
 

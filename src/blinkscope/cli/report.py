@@ -6,10 +6,20 @@ import argparse
 from pathlib import Path
 
 from blinkscope.cli.common import target_changes
-from blinkscope.report.html import write_report
+from blinkscope.cli.show import compare_with
+from blinkscope.report.html import check_target, write_page, write_report
+from blinkscope.report.study_page import study_page
 from blinkscope.reread import stored
+from blinkscope.studies.catalogue import stored_study
 
 
 def command(arguments: argparse.Namespace) -> int:
-    print(write_report(stored(arguments.run, item=arguments.item, **target_changes(arguments)), Path(arguments.output)))
+    changes = target_changes(arguments)
+    check_target(arguments.output)
+    result = stored_study(arguments.run, **changes) if arguments.item is None else None
+    comparison = compare_with(result, arguments) if arguments.against else None
+    if result is None:
+        print(write_report(stored(arguments.run, item=arguments.item, **changes), Path(arguments.output)))
+        return 0
+    print(write_page(study_page(result, comparison), Path(arguments.output)))
     return 0

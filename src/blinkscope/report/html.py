@@ -101,8 +101,13 @@ def write_report(trace: Trace, path: str | Path) -> Path:
     UserError : the place is refused (``check_target``), or nothing can be written there.
     EngineError : the machine could not store the file, for instance because its disk is full.
     """
+    return write_page(report_html(trace), path)
+
+
+def write_page(text: str, path: str | Path) -> Path:
+    """Write a page to a file, which appears whole or not at all; refused and failing as ``write_report`` is."""
     path = check_target(path)
-    content = report_html(trace).encode("utf-8")
+    content = text.encode("utf-8")
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(content)

@@ -2,44 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from blinkscope.report.terminal import write_parts
 from blinkscope.report.text import shortened, visible
 
 if TYPE_CHECKING:
+    from blinkscope.studies.comparison import Comparison
     from blinkscope.studies.study import StudyResult
 
 CELL_WIDTH = 32
 SHOWN_ROWS = 60
+FEW_ROWS, MANY_COLUMNS = 5, 8
 
 
 def print_study(result: StudyResult, file: IO[str], *, width: int | None = None) -> None:
     """Write a study's first table, its sentences, its failures and what it cost."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
     parts: list[Any] = [Text(_heading(result), style="dim")]
     rows = next((rows for rows in result.findings.tables.values() if rows), ())
     if rows:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        columns = [name for name in rows[0] if not name.endswith(("_low", "_high"))]
-        for name in columns:
-            table.add_column(
-                Text(shortened(name.replace("_", " "), CELL_WIDTH)),
-                justify="left" if isinstance(rows[0][name], str) else "right",
-            )
-        for row in rows[:SHOWN_ROWS]:
-            table.add_row(*(Text(_with_limits(row, name)) for name in columns))
-        parts.append(table)
+        parts.append(_table(rows))
     if len(rows) > SHOWN_ROWS:
         parts.append(Text(f"and {len(rows) - SHOWN_ROWS} rows more: --json or --tables FOLDER has all of them"))
     parts += [Text(visible(sentence, keep="")) for sentence in result.findings.sentences]
     parts += [Text(line) for line in _standing(result)]
+    write_parts(parts, console)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as a table, columns with limits holding them in brackets; a few rows of many columns are turned round."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = [name for name in rows[0] if not name.endswith(("_low", "_high"))]
+    names = [shortened(name.replace("_", " "), CELL_WIDTH) for name in columns]
+    cells = [[Text(_with_limits(row, name)) for name in columns] for row in rows[:SHOWN_ROWS]]
+    if len(rows) <= FEW_ROWS and len(columns) > MANY_COLUMNS:
+        table.add_column(names[0])
+        for first, *_ in cells:
+            table.add_column(first.plain, justify="right")
+        for name, *values in zip(names[1:], *(row[1:] for row in cells), strict=True):
+            table.add_row(name, *values)
+        return table
+    for name, of_column in zip(names, columns, strict=True):
+        table.add_column(name, justify="left" if isinstance(rows[0][of_column], str) else "right")
+    for row_cells in cells:
+        table.add_row(*row_cells)
+    return table
+
+
+def print_comparison(comparison: Comparison, file: IO[str], *, width: int | None = None) -> None:
+    """Write two runs of a study side by side, and their differences."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    parts: list[Any] = [
+        Text(f"{name}: {_heading(result)}", style="dim")
+        for name, result in (("first", comparison.first), ("second", comparison.second))
+    ]
+    parts.append(_table(comparison.rows))
+    level = comparison.first.target.level
+    parts.append(
+        Text(
+            f"Differences are second less first over the {comparison.shared} questions that both were asked, with "
+            f"{level:.0%} intervals over questions."
+        )
+    )
+    parts += [Text(visible(f"differing: {said}", keep="")) for said in comparison.differing]
     write_parts(parts, console)
 
 
@@ -72,6 +109,8 @@ def _with_limits(row: Mapping[str, Any], name: str) -> str:
     if f"{name}_low" not in row:
         return _cell(row[name])
     low, high = (_cell(row[f"{name}_{end}"]) or "?" for end in ("low", "high"))
+    if low == high == "?":
+        return _cell(row[name])
     return f"{_cell(row[name])} [{low}, {high}]"
 
 

@@ -9,14 +9,14 @@ Intervals are bootstrapped over questions: generations of one question are drawn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from blinkscope.studies.intervals import clustered_interval, share_interval
+from blinkscope.studies.intervals import clustered_intervals, share_interval
 from blinkscope.studies.study import Row
 
 JUMP_EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -32,44 +32,53 @@ def difference(
     return float(of[~given].mean() - of[given].mean())
 
 
+Numbers = Callable[[Int[np.ndarray, " chosen"]], Mapping[str, float | None]]
+"""The numbers of some observations, chosen by their place; None where one is not defined."""
+
+WITH_INTERVAL = ("share_with_window", "accuracy", "dacc", "dcw", "largest_jump")
+
+
+def numbers_of(rows: Sequence[Row]) -> Numbers:
+    """Of generations (``right``, None where grading failed; ``windows``; ``largest_jump``; ``covered``): the numbers of
+    Table 1, the mean largest jump, and the share of the text that windows cover."""
+    graded = np.array([row["right"] is not None for row in rows], dtype=bool)
+    right = np.array([bool(row["right"]) for row in rows], dtype=bool)
+    window = np.array([row["windows"] > 0 for row in rows], dtype=bool)
+    jump = np.array([row["largest_jump"] for row in rows], dtype=float)
+    covered = np.array([row["covered"] for row in rows], dtype=float)
+
+    def numbers(chosen: Int[np.ndarray, " chosen"]) -> Mapping[str, float | None]:
+        known = chosen[graded[chosen]]
+        with_window, without = known[window[known]], known[~window[known]]
+        dcw = difference(window, ~right, known)
+        return {
+            "share_with_window": _mean(window[chosen]),
+            "accuracy": _mean(right[known]),
+            "accuracy_with": _mean(right[with_window]),
+            "accuracy_without": _mean(right[without]),
+            "dacc": difference(right, window, known),
+            # P(Y | not R) - P(Y | R) with "not R" as what is given, so its sign is the other way round.
+            "dcw": None if dcw is None else -dcw,
+            "largest_jump": _mean(jump[chosen]),
+            "covered": _mean(covered[chosen]),
+        }
+
+    return numbers
+
+
 def table_one(rows: Sequence[Row], level: float, **place: Any) -> dict[str, Any]:
-    """One line of Table 1, from rows with ``question``, ``right`` (None where grading failed) and ``windows``."""
-    graded = [row for row in rows if row["right"] is not None]
-    right = np.array([row["right"] for row in graded], dtype=bool)
-    window = np.array([row["windows"] > 0 for row in graded], dtype=bool)
-    questions = [row["question"] for row in graded]
-    with_window = sum(row["windows"] > 0 for row in rows)
-    line: dict[str, Any] = {
-        **place,
-        "generations": len(rows),
-        "ungraded": len(rows) - len(graded),
-        "share_with_window": with_window / len(rows),
-        "accuracy": _mean(right),
-        "accuracy_with": _mean(right[window]),
-        "accuracy_without": _mean(right[~window]),
-    }
-    for name, of, given in (("dacc", right, window), ("dcw", window, ~right)):
-        statistic = _statistic(of, given)
-        value = statistic(np.arange(len(graded)))
-        # dCW compares wrong with right generations, so its sign is the other way round.
-        low, high = clustered_interval(questions, statistic, level) or (None, None)
-        if name == "dcw":
-            value, low, high = _negated(value), _negated(high), _negated(low)
-        line |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    """One line of Table 1, with intervals over ``question``."""
+    numbers, questions = numbers_of(rows), [row["question"] for row in rows]
+    line = {**place, "generations": len(rows), "ungraded": sum(row["right"] is None for row in rows)}
+    limits = clustered_intervals(questions, numbers, WITH_INTERVAL, level)
+    for name, value in numbers(np.arange(len(rows))).items():
+        line[name] = value
+        if name in limits:
+            line[f"{name}_low"], line[f"{name}_high"] = limits[name]
     return line
 
 
-def _statistic(
-    of: Bool[np.ndarray, " n"], given: Bool[np.ndarray, " n"]
-) -> Callable[[Int[np.ndarray, " chosen"]], float | None]:
-    return lambda chosen: difference(of, given, chosen)
-
-
-def _negated(value: float | None) -> float | None:
-    return None if value is None else -value
-
-
-def _mean(values: Bool[np.ndarray, " n"]) -> float | None:
+def _mean(values: Bool[np.ndarray, " n"] | Float[np.ndarray, " n"]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 

@@ -25,9 +25,11 @@ from blinkscope.runs.store import Run
 from blinkscope.session import locate_item
 from blinkscope.studies.accuracy import jump_rows, place_rows, table_one
 from blinkscope.studies.grading import feature_for_grading, grade
+from blinkscope.studies.intervals import clustered_intervals
 from blinkscope.studies.questions import question_items
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
+from blinkscope.studies.transcripts import Transcript, pieces_of
 
 SYSTEM = "You are an expert who gives a correct solution to the user's question."
 THINK = "\n\nThink it through thoroughly, step by step, and give the answer only after that."
@@ -125,6 +127,9 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     content = desk.item.content
     direct = _direct_answers(desk, question, trace) if desk.spec.direct else []
     place = {name: content.get(name) for name in ("question", "data", "answer", "temperature")}
+    log: Any = content.get("log")
+    if log:
+        place["score"] = ", ".join(f"{name}: {value}" for name, value in sorted(log["score"].items()))
     labels = dict.fromkeys([*trace.labels, trace.final_label, *direct])
     grades = {label: grade(label, content) for label in labels}
     return {**place, "grades": grades, "status": trace.status, "direct": direct}  # type: ignore[dict-item]
@@ -176,15 +181,32 @@ def _said(trace: Trace) -> dict[str, Any]:
     final = trace.labels.index(trace.final_label) if trace.final_label in trace.labels else None
     same = np.zeros(len(index)) if final is None else curve[:, final]
     jumps = total_variation(curve[1:], curve[:-1])
+    at_points = np.interp(np.linspace(0, n, POINTS), index, same)
     return {
-        "label": trace.final_label,
         "tokens": n,
         "windows": windows,
         "covered": sum(window["end"] - window["start"] for window in windows) / n,
         "largest_jump": float(min(1.0, jumps.max(initial=0.0))),
-        "curve": np.interp(np.linspace(0, n, POINTS), index, same).tolist(),
+        "largest_fall": float(np.clip(-np.diff(at_points).min(), 0, 1)),
+        "curve": at_points.tolist(),
         "error": trace.error["reached_max"],
+        **texts_of(trace),
     }
+
+
+def texts_of(trace: Trace) -> dict[str, Any]:
+    """What the report shows of a generation: the last turn of the user, and the text with its windows."""
+    prompt = trace.settings.get("prompt")
+    turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    asked = [str(turn["content"]) for turn in turns if isinstance(turn, dict) and turn.get("role") == "user"]
+    shown = asked[-1].removesuffix(THINK) if asked else ""
+    return {"label": trace.final_label, "prompt": shown, "pieces": pieces_of(trace)}
+
+
+def transcript_of(item: str, outcome: Mapping[str, Any]) -> Transcript:
+    right = outcome["grades"].get(outcome["label"])
+    note = {True: "right", False: "wrong"}.get(right, "not graded")
+    return Transcript(item, str(outcome["label"]), outcome["pieces"], outcome["prompt"], note)
 
 
 def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[str, Any]]]) -> Findings:
@@ -195,11 +217,16 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
     lines = [table_one(members, target.level, **place) for place, members in groups]
     curves = [
         {
-            **{"item": item, "fraction": i / (POINTS - 1), "share": value, "windows": len(outcome["windows"])},
+            **{"item": item, "data": outcome["data"], "fraction": i / (POINTS - 1), "share": value},
             **({"direct": outcome["direct_curve"][i]} if outcome["direct_curve"] else {}),
         }
         for item, outcome in found
         for i, value in enumerate(outcome["curve"])
+    ]
+    means = [
+        {**place, **point}
+        for place, members in groups
+        for point in _mean_curve({row["item"]: row["question"] for row in members}, curves, target.level)
     ]
     tables: dict[str, Sequence[Row]] = {
         "table": lines,
@@ -207,16 +234,12 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
         "windows": windows,
         "jumps": jump_rows(rows, target.level),
         "places": place_rows(windows),
+        "mean_curves": means,
         "curves": curves,
     }
-    summary: dict[str, JSON] = {
-        "analysed": len(rows),
-        **first,
-        "text_covered": float(np.mean([row["covered"] for row in rows])),
-        "mean_largest_jump": float(np.mean([row["largest_jump"] for row in rows])),
-        "reached_error": sum(row["error"] <= target.error for row in rows),
-    }
-    sentences = _sentences(first, summary)
+    reached = sum(row["error"] <= target.error for row in rows)
+    summary: dict[str, JSON] = {"analysed": len(rows), **first, "reached_error": reached}
+    sentences = _sentences(first)
     if spec.direct:
         direct, resampled = (float(np.mean([row[name] for row in curves])) for name in ("direct", "share"))
         summary |= {"mean_direct": direct, "mean_resampled": resampled}
@@ -224,7 +247,29 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
             f"Averaged along the generations, the direct answer is the final one with {direct:.2f}, the answer after "
             f"continuing with {resampled:.2f}."
         )
-    return Findings(summary, tables, sentences)
+    return Findings(summary, tables, sentences, tuple(transcript_of(item, outcome) for item, outcome in found))
+
+
+def _mean_curve(questions: Mapping[str, str], curves: Sequence[Row], level: float) -> list[Row]:
+    """The mean curve of some generations, with an interval over their questions at every place."""
+    inside = [row for row in curves if row["item"] in questions]
+    shape = (len(questions), POINTS)
+    shares = np.array([row["share"] for row in inside]).reshape(shape)
+    names = [str(i) for i in range(POINTS)]
+    limits = clustered_intervals(
+        [questions[row["item"]] for row in inside[::POINTS]],
+        lambda chosen: dict(zip(names, shares[chosen].mean(axis=0).tolist(), strict=True)),
+        names,
+        level,
+    )
+    rows: list[Row] = [
+        {"fraction": i / (POINTS - 1), "share": value, "low": limits[str(i)][0], "high": limits[str(i)][1]}
+        for i, value in enumerate(shares.mean(axis=0).tolist())
+    ]
+    if not all("direct" in row for row in inside):
+        return rows
+    direct = np.array([row["direct"] for row in inside]).reshape(shape).mean(axis=0).tolist()
+    return [{**row, "direct": value} for row, value in zip(rows, direct, strict=True)]
 
 
 def _row(item: str, outcome: Mapping[str, Any]) -> Row:
@@ -238,9 +283,11 @@ def _row(item: str, outcome: Mapping[str, Any]) -> Row:
         "tokens",
         "covered",
         "largest_jump",
+        "largest_fall",
         "error",
     )
-    return {"item": item, **{name: outcome.get(name) for name in names}, "windows": len(outcome["windows"])}
+    said = {"item": item, **{name: outcome.get(name) for name in names}, "windows": len(outcome["windows"])}
+    return {**said, "score": outcome["score"]} if "score" in outcome else said
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
@@ -260,10 +307,10 @@ def _window_row(item: str, outcome: Mapping[str, Any], window: Mapping[str, Any]
     return {"item": item, "tokens": outcome["tokens"], **{name: window[name] for name in names}}
 
 
-def _sentences(line: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+def _sentences(line: Mapping[str, Any]) -> list[str]:
     said = [
         f"{line['share_with_window']:.0%} of {line['generations']} generations have a window; windows cover "
-        f"{summary['text_covered']:.1%} of the text."
+        f"{line['covered']:.1%} of the text."
     ]
     for name, words in (
         ("dacc", "Accuracy without less that with a window"),

@@ -26,6 +26,7 @@ from blinkscope.studies.mixtures import (
 from blinkscope.studies.prefill import replies_each
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
+from blinkscope.studies.transcripts import Transcript, plain
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,17 @@ def _result(spec: DistributionSpec, target: Target, found: Sequence[tuple[str, M
     sentences.insert(0, f"Label law of {len(generations.final)} generations: {law}.")
     if why is not None:
         sentences.append(f"eps-mixture tree at eps = {spec.eps:g}: {why}")
-    return Findings({"analysed": len(found), "eps": spec.eps, "weights": weights}, tables, sentences)
+    summary: dict[str, JSON] = {"analysed": len(found), "eps": spec.eps, "weights": weights}
+    return Findings(summary, tables, sentences, transcripts_of(found))
+
+
+def transcripts_of(found: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Transcript, ...]:
+    """The generations themselves."""
+    return tuple(
+        Transcript(item if len(outcome["paths"]) == 1 else f"{item} {i + 1}", path["final"], plain(path["tokens"]))
+        for item, outcome in found
+        for i, path in enumerate(outcome["paths"])
+    )
 
 
 def window_sentence(row: Row) -> str:

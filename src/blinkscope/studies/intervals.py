@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,40 +23,64 @@ def share_interval(seen: int, total: int, level: float) -> tuple[float, float]:
     return float(limits.low), float(limits.high)
 
 
+Limits = tuple[float, float]
+
+
 def clustered_interval(
     clusters: Sequence[object],
     statistic: Callable[[Int[np.ndarray, " chosen"]], float | None],
     level: float,
     seed: int = 0,
-) -> tuple[float, float] | None:
-    """Percentile bootstrap of a statistic whose observations come in clusters: whole clusters are drawn again.
+) -> Limits | None:
+    """Limits of one statistic; see ``clustered_intervals``."""
+    limits = clustered_intervals(clusters, lambda chosen: {"": statistic(chosen)}, ("",), level, seed)[""]
+    return None if limits == NO_LIMITS else limits  # type: ignore[return-value]
+
+
+NO_LIMITS = (None, None)
+
+
+def clustered_intervals(
+    clusters: Sequence[object],
+    statistics: Callable[[Int[np.ndarray, " chosen"]], Mapping[str, float | None]],
+    names: Sequence[str],
+    level: float,
+    seed: int = 0,
+) -> dict[str, Limits | tuple[None, None]]:
+    """Percentile bootstrap of statistics whose observations come in clusters: whole clusters are drawn again.
 
     Parameters
     ----------
     clusters : of each observation, for instance its question.
-    statistic : from the numbers of the observations chosen, some of them repeatedly; None where it is not defined.
+    statistics : by name, from the numbers of the observations chosen, some of them repeatedly; None where one is not
+        defined.
+    names : of the statistics that get limits.
 
     Returns
     -------
-    limits : None with fewer than ``FEWEST_CLUSTERS`` clusters, or where the statistic is undefined for more than a
-        tenth of the choices, or the same for all of them (a bootstrap cannot see what its sample does not hold).
+    limits : by name. None and None with fewer than ``FEWEST_CLUSTERS`` clusters, or where the statistic is undefined
+        for more than a tenth of the choices, or the same for all of them (a bootstrap cannot see what its sample does
+        not hold).
     """
     members: dict[object, list[int]] = {}
     for i, cluster in enumerate(clusters):
         members.setdefault(cluster, []).append(i)
     groups = [np.array(group) for group in members.values()]
     if len(groups) < FEWEST_CLUSTERS:
-        return None
+        return dict.fromkeys(names, NO_LIMITS)
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    values = []
+    found: list[Mapping[str, float | None]] = []
     for _ in range(BOOTSTRAPS):
         chosen = np.concatenate([groups[k] for k in rng.integers(len(groups), size=len(groups))])
-        value = statistic(chosen)
-        if value is not None:
-            values.append(value)
-    if len(values) < 0.9 * BOOTSTRAPS or min(values) == max(values):
-        return None
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        found.append(statistics(chosen))
+    return {name: _limits([values.get(name) for values in found], level) for name in names}
+
+
+def _limits(values: Sequence[float | None], level: float) -> Limits | tuple[None, None]:
+    known = [value for value in values if value is not None]
+    if len(known) < 0.9 * BOOTSTRAPS or min(known) == max(known):
+        return NO_LIMITS
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -19,7 +19,7 @@ from blinkscope.feature import RESERVED
 from blinkscope.replies import Ask, Beginning, Path, draw_replies
 from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
-from blinkscope.studies.cot import CotSpec, looked_into, question_list
+from blinkscope.studies.cot import CotSpec, looked_into, question_list, texts_of, transcript_of
 from blinkscope.studies.grading import feature_for_grading, grade
 from blinkscope.studies.intervals import clustered_interval
 from blinkscope.studies.study import Desk, Findings, Row, Study
@@ -74,6 +74,7 @@ def _read(run: Run, number: int, target: Target, outcome: Mapping[str, Any]) -> 
     right = outcome["grades"]
     return {
         **outcome,
+        **texts_of(trace),
         "has_window": bool(trace.windows()),
         "tokens": len(trace.steps) + trace.cost.generated_tokens,
         "generation": len(trace.steps),
@@ -99,12 +100,14 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
         low, high = limits or (None, None)
         tokens = spent.get(way, analysed)
         rows.append({"way": way, "accuracy": float(values.mean()), "low": low, "high": high, "tokens": tokens})
-    items = [{"item": item, **{name: o[name] for name in ("has_window", *WAYS)}} for item, o in found]
+    names = ("question", "has_window", *WAYS)
+    items = [{"item": item, **{name: outcome[name] for name in names}} for item, outcome in found]
     summary: dict[str, JSON] = {"analysed": len(found), **{row["way"]: row["accuracy"] for row in rows}}
     best = max(row["accuracy"] for row in rows)
     first = ", ".join(row["way"].replace("_", " ") for row in rows if row["accuracy"] == best)
     said = f"Highest accuracy over {len(found)} generations: {first}; look at the intervals before you believe it."
-    return Findings(summary, {"ways": rows, "items": items}, (said,))
+    transcripts = tuple(transcript_of(item, outcome) for item, outcome in found)
+    return Findings(summary, {"ways": rows, "items": items}, (said,), transcripts)
 
 
 STUDY = Study("majority", CotSpec(), question_list, _work, _result, _read)

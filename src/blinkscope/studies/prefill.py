@@ -22,12 +22,17 @@ from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
 from blinkscope.features.judge import Judge, score_of
 from blinkscope.replies import Beginning, Path, draw_replies, opening_of
+from blinkscope.runs.store import Run
 from blinkscope.session import handed_judge
 from blinkscope.studies.intervals import clustered_interval, posterior_of_counts, share_interval
 from blinkscope.studies.prompts import prompt_items
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import Desk, Findings, Row, Study
+from blinkscope.studies.transcripts import Piece, Transcript
 from blinkscope.window import token_windows
+
+SHOWN_REPLIES = 2
+"""Replies of each prompt and beginning that the report shows."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     return {
         "tokens": list(opening.tokens),
         "category": str(desk.item.content["category"]),
+        "prompt": str(desk.item.content["prompt"]),
         "counts": counts,  # type: ignore[dict-item]
     }
 
@@ -126,7 +132,8 @@ def _result(spec: PrefillSpec, target: Target, found: Sequence[tuple[str, Mappin
         replies, unjudged = (sum(row[name] for row in curves) for name in ("replies", "unjudged"))
         summary |= {"replies": replies, "unjudged": unjudged}
         sentences.append(f"{unjudged} of {replies} replies got no verdict that could be read, and are left out.")
-    return Findings(summary, {"mean": means, "curve": curves, "windows": windows}, sentences)
+    texts = [transcript for item, outcome in found for transcript in _transcripts(item, outcome)]
+    return Findings(summary, {"mean": means, "curve": curves, "windows": windows}, sentences, texts)
 
 
 def _values(spec: PrefillSpec, counts: Mapping[str, int]) -> Float[np.ndarray, " replies"]:
@@ -220,4 +227,23 @@ def _means(spec: PrefillSpec, target: Target, found: Sequence[tuple[str, Mapping
     return rows
 
 
-STUDY = Study("prefill", PrefillSpec(), lambda spec: prompt_items(spec.data, spec.items), _work, _result)
+def _read(run: Run, number: int, target: Target, outcome: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The outcome with the first replies of each beginning, for the report."""
+    draws = [draw for draw in run.draws(number).values() if draw.replicate < SHOWN_REPLIES]
+    return {**outcome, "replies": [(draw.stratum, draw.label, str(draw.payload.get("text", ""))) for draw in draws]}
+
+
+def _transcripts(item: str, outcome: Mapping[str, Any]) -> list[Transcript]:
+    return [
+        Transcript(
+            item,
+            label,
+            (Piece("".join(outcome["tokens"][:kept]), given=True), Piece(text)) if kept else (Piece(text),),
+            outcome.get("prompt", ""),
+            f"{kept} tokens prefilled",
+        )
+        for kept, label, text in outcome["replies"]
+    ]
+
+
+STUDY = Study("prefill", PrefillSpec(), lambda spec: prompt_items(spec.data, spec.items), _work, _result, _read)

@@ -17,7 +17,7 @@ from blinkscope.estimate.trace import Target
 from blinkscope.posterior import Posterior
 from blinkscope.sampled import SampledMixture
 from blinkscope.studies.blanks import Fill, Form, enumerate_fills, laws_along
-from blinkscope.studies.distribution import continued, cuts, same_rows, window_sentence
+from blinkscope.studies.distribution import continued, cuts, same_rows, transcripts_of, window_sentence
 from blinkscope.studies.mixtures import Generations, curve_rows, generations_of, kept_index, tree_rows, window_rows
 from blinkscope.studies.prefill import replies_each
 from blinkscope.studies.specs import Asking
@@ -150,7 +150,8 @@ def _result(spec: StructuredSpec, target: Target, found: Sequence[tuple[str, Map
     sentences.insert(0, f"{parsed:.0%} of {len(paths)} generations fill the form in.")
     if why is not None:
         sentences.append(f"eps-mixture tree at eps = {spec.eps:g}: {why}")
-    return Findings({"analysed": len(paths), "filled": parsed, "eps": spec.eps}, tables, sentences)
+    summary: dict[str, JSON] = {"analysed": len(paths), "filled": parsed, "eps": spec.eps}
+    return Findings(summary, tables, sentences, transcripts_of(found))
 
 
 def _seen(labels: Sequence[str], generations: Generations) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from blinkscope.runs.spec import Spec, digest
 from blinkscope.runs.store import Run
 from blinkscope.session import open_model, sampling_of
 from blinkscope.studies.specs import spec_from
+from blinkscope.studies.transcripts import Transcript
 
 DRAWN_BY = ("error", "continuations", "generated_tokens")
 """Fields of a target that decide what is drawn; the others only say how the draws are read."""
@@ -97,11 +98,13 @@ class Findings:
     """What all items of a study say together.
 
     summary: numbers by name. tables: rows by name, the first one for the terminal. sentences: for a person to read.
+    transcripts: texts for the report.
     """
 
     summary: Mapping[str, JSON]
     tables: Mapping[str, Sequence[Row]]
     sentences: Sequence[str] = ()
+    transcripts: Sequence[Transcript] = ()
 
 
 @dataclass(frozen=True)

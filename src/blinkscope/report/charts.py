@@ -1,0 +1,224 @@
+"""What the figures of a study show, as data: drawn by matplotlib in a file and by the page of a study's report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from blinkscope.studies.study import StudyResult
+
+HIGHLIGHTED = 5
+"""Single generations in colour, of each data set."""
+LARGEST_FALL = 0.3
+"""A curve that falls by more than this between two places is not one of them."""
+FAINT = 200
+"""Most single curves of a chart that are drawn at all; more would only make it grey."""
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+Kind = Literal["line", "plain", "dashed", "bright", "faint", "points"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve.
+
+    low, high: its interval, None where there is none. kind: ``line`` has a marker at every place, ``plain`` none;
+    ``bright`` and ``faint`` are single generations among others; ``points`` have bars for intervals instead of a band.
+    colour: number in the palette, None for ink. name: for the legend; empty where it has no entry.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    name: str = ""
+    kind: Kind = "line"
+    colour: int | None = 0
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One pair of axes.
+
+    spans: start, end and name of the windows that are tinted. bars: place and height, in place of lines. ticks: names
+    of places on the x-axis. probability: whether y runs from 0 to 1.
+    """
+
+    x: str
+    y: str
+    title: str = ""
+    lines: tuple[Line, ...] = ()
+    spans: tuple[tuple[float, float, str], ...] = ()
+    bars: tuple[tuple[float, float], ...] = ()
+    ticks: tuple[tuple[float, str], ...] = ()
+    probability: bool = True
+
+
+Panels = tuple[tuple[Chart, ...], ...]
+
+
+def charts(result: StudyResult) -> Panels:
+    """The charts of a study, row by row; none where it has none, or no result yet."""
+    make = CHARTS.get(result.study)
+    return make(result) if make is not None and result.findings.tables else ()
+
+
+def _prefill(result: StudyResult) -> Panels:
+    tables, outcome = result.findings.tables, result.findings.summary["outcome"]
+    known = [row for row in tables["curve"] if row["share"] is not None]
+    lines = [_line(rows, "kept", kind="faint", colour=None) for rows in _by("item", known).values()][:FAINT]
+    for colour, (name, rows) in enumerate(_by("category", tables["mean"]).items()):
+        lines.append(_line(rows, "kept", name=name, colour=colour))
+    words = {row["kept"]: row["prefill"] for row in tables["curve"]}
+    ticks = tuple((kept, _last_word(words, kept)) for kept in sorted(words))
+    measured = "mean score" if outcome == "score" else f"P({outcome})"
+    return ((Chart("prefilled up to this token", measured, lines=tuple(lines), ticks=ticks),),)
+
+
+def _last_word(words: Mapping[int, str], kept: int) -> str:
+    return "nothing" if kept == 0 else words[kept][len(words.get(kept - 1, "")) :]
+
+
+def _repeat(result: StudyResult) -> Panels:
+    groups = _by("word", result.findings.tables["curve"])
+    lines = tuple(_line(rows, "times", name=word, colour=k) for k, (word, rows) in enumerate(groups.items()))
+    return ((Chart("times that the word was said before", "P(it is said again)", lines=lines),),)
+
+
+def _distribution(result: StudyResult) -> Panels:
+    tables = result.findings.tables
+    spans = [(row["start"], row["end"], row["of"]) for row in tables["windows"] if row["outcome"] == "window"]
+    groups = _by("of", tables["total_variation"])
+    lines = [_line(rows, "kept", name=f"TV of {name}", colour=k) for k, (name, rows) in enumerate(groups.items())]
+    lines.append(_line(tables["same"], "kept", name="P(same)", kind="dashed", colour=None, band=False))
+    return ((Chart("tokens kept", "total variation to the rest", lines=tuple(lines), spans=tuple(spans)),),)
+
+
+def _structured(result: StudyResult) -> Panels:
+    tables = result.findings.tables
+    exact = "exact_" if tables["windows"] and "exact_start" in tables["windows"][0] else ""
+    narrowest: dict[str, tuple[int, int]] = {}
+    for row in tables["windows"]:
+        start, end, line = row[f"{exact}start"], row[f"{exact}end"], row["of"].partition(".")[0]
+        before = narrowest.get(line, (0, 10**9))
+        if row[f"{exact}outcome"] == "window" and end - start < before[1] - before[0]:
+            narrowest[line] = (start, end)
+    spans = tuple((start, end, f"line {line}") for line, (start, end) in narrowest.items())
+    lines = [_line(tables["same"], "kept", name="drawn")]
+    if "exact" in tables["same"][0]:
+        lines.append(_line(tables["same"], "kept", "exact", name="exact", kind="dashed", colour=None))
+    return ((Chart("tokens kept", "P(same answers)", lines=tuple(lines), spans=spans),),)
+
+
+def _cot(result: StudyResult) -> Panels:
+    """Curves of each data set; where windows start, and how accuracy goes with the largest jump."""
+    tables = result.findings.tables
+    groups: dict[str, list[Row]] = {}
+    for row in tables["mean_curves"]:
+        groups.setdefault(_place(row), []).append(row)
+    by_item = _by("item", tables["curves"])
+    curves = tuple(
+        _curves(name, means, [row for row in tables["generations"] if _place(row) == name], by_item)
+        for name, means in groups.items()
+    )
+    bars = tuple(((row["tenth"] - 0.5) / 10, row["windows"]) for row in tables["places"])
+    places = Chart("where windows start", "windows", bars=bars, probability=False)
+    classes = [{**row, "place": row["jump_to"] - 0.125} for row in tables["jumps"]]
+    ticks = tuple((row["place"], f"{row['jump_from']:g} to {row['jump_to']:g}") for row in classes)
+    jumps = Chart("largest jump of the curve", "accuracy", lines=(_line(classes, "place", kind="points"),), ticks=ticks)
+    if len(curves) == 1:
+        return (curves, (places, jumps))
+    across = 2 if len(curves) in (2, 4) else 3
+    rows = tuple(curves[i : i + across] for i in range(0, len(curves), across))
+    return (*rows, (places, jumps))
+
+
+def _place(row: Row) -> str:
+    """Data set and temperature of a row, where it has one."""
+    temperature = row.get("temperature")
+    return str(row["data"]) + ("" if temperature is None else f", temperature {temperature:g}")
+
+
+def _curves(name: str, means: Rows, generations: Rows, by_item: Mapping[str, Rows]) -> Chart:
+    """The mean, and single generations: in colour those with a window that do not fall much again ([LKC25], Fig. 5)."""
+    steady = [row for row in generations if row["windows"] and row["largest_fall"] <= LARGEST_FALL]
+    bright = {row["item"] for row in sorted(steady, key=lambda row: -row["largest_jump"])[:HIGHLIGHTED]}
+    others = [row["item"] for row in generations if row["item"] not in bright][:FAINT]
+    lines = [_line(by_item[item], "fraction", kind="faint", colour=None) for item in others]
+    lines += [_line(by_item[item], "fraction", kind="bright", colour=1) for item in sorted(bright)]
+    lines.append(_line(means, "fraction", name="mean of all", kind="plain"))
+    if "direct" in means[0]:
+        lines.append(_line(means, "fraction", "direct", name="asked directly", kind="dashed", colour=2, band=False))
+    if bright:
+        lines.append(Line((), (), name="with a window", kind="bright", colour=1))
+    if others:
+        lines.append(Line((), (), name="others" if bright else "single ones", kind="faint", colour=None))
+    return Chart("share of the generation kept", "P(same answer)", title=name, lines=tuple(lines))
+
+
+def _temperature(result: StudyResult) -> Panels:
+    """How often there are windows, how large the largest jump is, and how right the answers are."""
+    rows = result.findings.tables["table"]
+    columns = {
+        "share_with_window": "share with a window",
+        "largest_jump": "mean largest jump",
+        "accuracy": "accuracy",
+    }
+    return (tuple(Chart("temperature", words, lines=(_numbers(rows, name),)) for name, words in columns.items()),)
+
+
+def _numbers(rows: Rows, name: str) -> Line:
+    known = [row for row in rows if row[name] is not None]
+    return _line(known, "temperature", name_of_y=name, kind="points", limits=(f"{name}_low", f"{name}_high"))
+
+
+def _majority(result: StudyResult) -> Panels:
+    rows = [{**row, "place": i} for i, row in enumerate(result.findings.tables["ways"])]
+    ticks = tuple((row["place"], f"{row['way'].replace('_', ' ')}\n{row['tokens']:,.0f} tokens") for row in rows)
+    return ((Chart("", "accuracy", lines=(_line(rows, "place", "accuracy", kind="points"),), ticks=ticks),),)
+
+
+def _line(
+    rows: Rows,
+    x: str,
+    name_of_y: str = "share",
+    *,
+    name: str = "",
+    kind: Kind = "line",
+    colour: int | None = 0,
+    band: bool = True,
+    limits: tuple[str, str] = ("low", "high"),
+) -> Line:
+    """A curve from rows; with their interval where they have one, and it is asked for."""
+    low, high = (tuple(row[end] for row in rows) if band and rows and end in rows[0] else () for end in limits)
+    faint = kind in ("faint", "bright", "dashed")
+    return Line(
+        tuple(row[x] for row in rows),
+        tuple(row[name_of_y] for row in rows),
+        name,
+        kind,
+        colour,
+        () if faint else low,
+        () if faint else high,
+    )
+
+
+def _by(name: str, rows: Rows) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(row[name]), []).append(row)
+    return groups
+
+
+CHARTS: Mapping[str, Callable[[StudyResult], Panels]] = {
+    "prefill": _prefill,
+    "repeat": _repeat,
+    "distribution": _distribution,
+    "structured": _structured,
+    "cot": _cot,
+    "temperature": _temperature,
+    "majority": _majority,
+}
