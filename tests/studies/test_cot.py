@@ -107,6 +107,20 @@ def test_a_study_is_resumed_read_again_and_shown_item_by_item(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("_happy")
+def test_an_exported_log_can_be_asked_again(tmp_path: Path) -> None:
+    """Inspect's log of a study, its wrong generations picked and looked into as they stand."""
+    first = run_study(cot.STUDY, SPEC, tmp_path / "run.db").findings.tables["generations"]
+    assert blinkscope("export", "--to", "inspect", "run.db", "-o", "x.eval", cwd=tmp_path).returncode == 0
+    wrong = [row for row in first if not row["right"]]
+    assert 0 < len(wrong) < 4
+    spec = replace(SPEC, data=(str(tmp_path / "x.eval"),), score="grade=I")
+    again = run_study(cot.STUDY, spec, tmp_path / "again.db").findings.tables["generations"]
+    assert [(row["item"], row["label"], row["answer"]) for row in again] == [
+        (row["item"], row["label"], row["answer"]) for row in wrong
+    ]
+
+
+@pytest.mark.usefixtures("_happy")
 def test_temperatures_are_told_apart(tmp_path: Path) -> None:
     spec = replace(SPEC, items=2, temperatures=(0.1, 1.0), target=Target(error=0.2))
     rows = run_study(cot.TEMPERATURE, spec, tmp_path / "run.db").findings.tables["table"]

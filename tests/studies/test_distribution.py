@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blinkscope.critical import critical_window
+from blinkscope.critical import critical_window, start_time
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.language.engine import Engine
@@ -51,6 +51,17 @@ def test_it_equals_the_exact_world(tmp_path: Path) -> None:
         assert low is None or low <= 12 - t
         assert high is None or 12 - t <= high
     assert found["outcome"] == "window"
+    t_start = start_time(world, ("first",), SPEC.eps).time
+    assert t_start is not None
+    for row in tables["theorem2"]:
+        if row["from"] == row["target"] == "first":
+            low, high = row["start_low"], row["start_high"]
+            assert low is None or low <= 12 - t_start
+            assert high is None or 12 - t_start <= high
+        # 150 generations know the distance of label laws to 0.04; five of these.
+        assert row["moved"] is None or row["moved"] <= row["sharper"] + 0.2
+        assert row["sharper"] <= row["published"]
+    assert {row["target"] for row in tables["theorem2"]} == {"first", "second", "first, second"}
     assert sum(result.findings.summary["weights"].values()) == pytest.approx(1)  # type: ignore[union-attr]
     stored = stored_study(tmp_path / "run.db")
     assert stored is not None

@@ -15,9 +15,10 @@ from blinkscope.feature import Reply
 from blinkscope.language.engine import Engine
 from blinkscope.language.sampling import Sampling
 from blinkscope.studies import structured
-from blinkscope.studies.blanks import Fill, Form, enumerate_fills, laws_along
+from blinkscope.studies.blanks import Fill, Form, enumerate_fills, form_of, laws_along
 from blinkscope.studies.structured import StructuredSpec
 from blinkscope.studies.study import run_study
+from tests.e2e.command import blinkscope
 
 FORM = Form(("Pirate/Ninja", "Car/Cart/Carpet", "in/inn"))
 
@@ -53,6 +54,24 @@ def test_a_form_needs_options(blanks: tuple[str, ...]) -> None:
 def test_the_filled_form_is_what_the_parser_reads() -> None:
     for label in FORM.labels:
         assert FORM.label(Reply("1." + FORM.filled(label.split(" / ")), finished=True)) == label
+
+
+def test_a_form_is_read_from_a_prompt() -> None:
+    prompt = "Fill in (one/two) of these:\n1. (Pirate/Ninja)\n 2) ( Car / Cart / Carpet )\n3. (in/inn) \nNot 4. (a/b)\n"
+    assert form_of(prompt).options == (("Pirate", "Ninja"), ("Car", "Cart", "Carpet"), ("in", "inn"))
+    for none in ("1. Pirate", "2. (a/b)", "1. (a/b)\n3. (c/d)", "1. (a)"):
+        with pytest.raises(UserError, match="no form"):
+            form_of(none)
+
+
+def test_a_form_comes_from_a_file_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "form.txt").write_text("Choose one each:\n1. (Pirate/Ninja/Monk)\n2. (Moon/Sea)\n")
+    printed = blinkscope("study", "structured", "--form", "form.txt", "--print-spec", cwd=tmp_path).stdout
+    assert 'blanks = ["Pirate/Ninja/Monk", "Moon/Sea"]' in printed
+    assert "Choose one each" in printed
+    (tmp_path / "form.txt").write_text("Choose.")
+    refused = blinkscope("study", "structured", "--form", "form.txt", "--print-spec", cwd=tmp_path)
+    assert (refused.returncode, "holds no form" in refused.stderr) == (2, True)
 
 
 def test_laws_along_a_way_are_renormalised() -> None:

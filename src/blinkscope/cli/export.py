@@ -12,6 +12,7 @@ from blinkscope.exports.generations import StoredGeneration, stored_generations
 from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_rows
 from blinkscope.exports.tables import json_line, tables
 from blinkscope.exports.write import preference_schema, run_schemas, write_dataset, write_jsonl
+from blinkscope.studies.catalogue import stored_study
 
 README = "Made with `blinkscope export --to {form}` from a run of {model}.\n"
 
@@ -62,7 +63,9 @@ def _inspect(out: Path, generations: list[StoredGeneration], arguments: argparse
 
     if out.suffix != ".eval":
         raise UserError(f"{out} does not end in .eval; Inspect knows its logs by that.")
-    write_inspect_log(out, generations)
+    study = stored_study(arguments.run)
+    rows = () if study is None else study.findings.tables.get("generations", ())
+    write_inspect_log(out, generations, {row["item"]: row for row in rows if "answer" in row})
     return f"{len(generations):,} samples"
 
 

@@ -18,6 +18,7 @@ from blinkscope.report.progress import progress_display
 from blinkscope.report.study import print_study
 from blinkscope.report.study_figures import write_figure
 from blinkscope.report.survey import print_survey
+from blinkscope.studies.blanks import form_of
 from blinkscope.studies.catalogue import find_study
 from blinkscope.studies.replay import study_replay
 from blinkscope.studies.specs import from_toml, to_toml
@@ -88,6 +89,9 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
     if arguments.spec is not None:
         spec = from_toml(read_text(arguments.spec), study.name, study.default, repeated=words)
     changes: dict[str, Any] = {}
+    if given.get("form") is not None:
+        prompt = read_text(given["form"])
+        changes = {"prompt": prompt, "blanks": form_of(prompt).blanks}
     for field in fields(spec):
         if field.name in ("asking", "target"):
             part = getattr(spec, field.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,28 @@ from typing import Any
 from blinkscope.errors import MissingExtra
 from blinkscope.exports.generations import StoredGeneration
 
-SCORER = "blinkscope"
+SCORER, GRADE = "blinkscope", "grade"
 
 
-def write_inspect_log(path: Path, generations: Sequence[StoredGeneration]) -> None:
-    """Write an ``.eval`` log; ``inspect_ai.log.read_eval_log`` and ``inspect view`` read it."""
+def write_inspect_log(
+    path: Path, generations: Sequence[StoredGeneration], graded: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write an ``.eval`` log; ``inspect_ai.log.read_eval_log`` and ``inspect view`` read it.
+
+    Parameters
+    ----------
+    graded : by item, the right ``answer`` and whether the generation's is ``right``, where a study knows; a second
+        score then says C or I.
+    """
     if find_spec("inspect_ai") is None:
         raise MissingExtra("writing a log of Inspect AI", "inspect")
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec, write_eval_log
 
     first = generations[0].trace.settings
-    samples = [_sample(number, generation) for number, generation in enumerate(generations)]
+    known = graded or {}
+    samples = [
+        _sample(number, generation, known.get(generation.item, {})) for number, generation in enumerate(generations)
+    ]
     log = EvalLog(
         status="success",
         eval=EvalSpec(
@@ -38,7 +49,7 @@ def write_inspect_log(path: Path, generations: Sequence[StoredGeneration]) -> No
     write_eval_log(log, str(path), format="eval")
 
 
-def _sample(number: int, generation: StoredGeneration) -> Any:
+def _sample(number: int, generation: StoredGeneration, graded: Mapping[str, Any]) -> Any:
     from inspect_ai.log import EvalSample
     from inspect_ai.model import ChatMessageAssistant, ModelOutput
     from inspect_ai.scorer import Score
@@ -57,7 +68,7 @@ def _sample(number: int, generation: StoredGeneration) -> Any:
         id=generation.item,
         epoch=1,
         input=messages,
-        target="",
+        target=str(graded.get("answer", "")),
         messages=[*messages, ChatMessageAssistant(content=text)],
         output=ModelOutput.from_content(str(said.get("model")), text),
         scores={
@@ -66,10 +77,17 @@ def _sample(number: int, generation: StoredGeneration) -> Any:
                 answer=said["final_label"],
                 explanation=_explanation(said["windows"]),
                 metadata={name: said[name] for name in names},
-            )
+            ),
+            **_grade(graded.get("right")),
         },
         metadata={"number": number},
     )
+
+
+def _grade(right: bool | None) -> dict[str, Any]:
+    from inspect_ai.scorer import Score
+
+    return {} if right is None else {GRADE: Score(value="C" if right else "I")}
 
 
 def _message(role: str, content: str) -> Any:

@@ -76,6 +76,19 @@ class Form:
         return JOINED.join(found)
 
 
+def form_of(prompt: str) -> Form:
+    """The form in a prompt: its lines ``1. (Pirate/Ninja)``, numbered from 1 on, each with any number of options.
+
+    Raises
+    ------
+    UserError : there is no such line, or their numbers are not 1, 2, 3 ...
+    """
+    found = re.findall(r"(?m)^[ \t]*(\d+)[.)][ \t]*\(([^()\n]*/[^()\n]*)\)[ \t]*$", prompt)
+    if [number for number, _ in found] != [str(i) for i in range(1, len(found) + 1)] or not found:
+        raise UserError("the prompt holds no form; its lines are 1. (Pirate/Ninja), 2. (Sea/Moon) and so on.")
+    return Form(tuple(options for _, options in found))
+
+
 def _option(said: str, options: Sequence[str]) -> str | None:
     """The option that a line begins with, as whole words; the longest where one begins with another."""
     text = said.strip().lstrip("([*\"'").casefold()

@@ -18,6 +18,7 @@ from blinkscope.studies.mixtures import (
     Generations,
     curve_rows,
     generations_of,
+    regime_rows,
     reverse_rows,
     same_label,
     tree_rows,
@@ -111,6 +112,7 @@ def _result(spec: DistributionSpec, target: Target, found: Sequence[tuple[str, M
         "same": same_rows(generations, target.level),
         "forward_reverse": reverse_rows(generations),
         "tree": nodes,
+        "theorem2": regime_rows(generations, spec.eps, nodes),
     }
     sentences = [window_sentence(row) for row in windows]
     law = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from blinkscope.bounds import theorem2
-from blinkscope.critical import Interval, complement
+from blinkscope.critical import Interval, complement, end_time, start_time
 from blinkscope.divergence import label_law
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
@@ -139,7 +139,8 @@ def window_rows(generations: Generations, sets: Mapping[str, Collection[str]], e
             row = generations.kept.index(end)
             # E[pi(S)^2] / E[pi(S)], both from the same generations, so that their errors cancel for the most part.
             staying = law.mean[row][inside].sum() * generations.mixture.weights[inside].sum()
-            leaving = float(np.clip(1 - staying / generations.posterior.mean[row][:, inside].sum(axis=-1).mean(), 0, 1))
+            reached = generations.posterior.mean[row][:, inside].sum(axis=-1).mean()
+            leaving = float(np.clip(1 - staying / reached, 0, 1)) if reached > 0 else None
         bound = theorem2(generations.mixture, tuple(chosen), eps)
         rows.append({**place, "certificate": leaving, "theorem2": bound.sharper})
     return rows
@@ -153,6 +154,45 @@ def _limits(name: str, interval: Interval | None, last: int) -> dict[str, JSON]:
     """An interval in the theory's time, turned round; an end is None where a limit never crosses."""
     low, high = interval or (None, None)
     return {f"{name}_low": _kept(high, last), f"{name}_high": _kept(low, last)}
+
+
+def regime_rows(generations: Generations, eps: float, nodes: Sequence[Row]) -> list[Row]:
+    """Theorem 2 for every label, from the label to itself, to each node of the tree above it, and to all labels.
+
+    ``start`` to ``end``: the numbers of tokens kept, [T - T_start, T - T_end] turned round, between which cutting a
+    text of the label and writing on gives the law of the target up to ``bound``. moved: how far the label law really
+    is from the target's there, at the last such cut, which the bound must not be below.
+    """
+    mixture, last, labels = generations.mixture, generations.kept[-1], generations.labels
+    low, high = replace(mixture, reading="low"), replace(mixture, reading="high")
+    targets = [tuple(str(node["labels"]).split(", ")) for node in nodes]
+    rows: list[Row] = []
+    for init in labels:
+        above = [target for target in targets if init in target and 1 < len(target) < len(labels)]
+        for target in dict.fromkeys([(init,), *above, labels]):
+            t_start, t_end = start_time(mixture, target, eps).time, end_time(mixture, (init,), target, eps).time
+            starts = [start_time(reading, target, eps).time for reading in (low, high)]
+            ends = [end_time(reading, (init,), target, eps).time for reading in (low, high)]
+            place: dict[str, JSON] = {"from": init, "target": ", ".join(target)}
+            place |= {"start": _kept(t_start, last), "end": _kept(t_end, last)}
+            place |= _limits("start", (starts[0], starts[1]), last) | _limits("end", (ends[0], ends[1]), last)
+            holds = t_start is not None and t_end is not None and t_end <= t_start
+            bound = theorem2(mixture, target, eps)
+            rows.append(
+                {**place, "holds": holds, "published": bound.published, "sharper": bound.sharper}
+                | {"moved": _moved(generations, init, target, _kept(t_end, last)) if holds else None}
+            )
+    return rows
+
+
+def _moved(generations: Generations, init: str, target: Sequence[str], kept: int | None) -> float | None:
+    """Distance between the label law after a cut and that of the target, which the bound is about."""
+    if kept not in generations.kept:
+        return None
+    labels, weights = generations.labels, generations.mixture.weights
+    inside = np.array([label in target for label in labels])
+    law = label_law(generations.posterior, (init,)).mean[generations.kept.index(kept)]
+    return float(np.abs(law - np.where(inside, weights, 0) / weights[inside].sum()).sum() / 2)
 
 
 def reverse_rows(generations: Generations) -> list[Row]:
