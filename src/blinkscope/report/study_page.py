@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("vendor/htm-preact.standalone.umd.js", "assets/common.js", "assets/study.js")
 STYLES = ("assets/report.css", "assets/study.css")
-LONGEST_TABLE = 5000
+LONGEST_TABLE = 3000
 """Rows of a table in the page; ``--tables`` writes them all."""
-TEXT_BYTES = 5_000_000
+TEXT_BYTES = 4_000_000
 """Texts of a page, in bytes; those with a window come first when not all of them fit."""
 NOT_SHOWN = ("curves", "mean_curves")  # the charts show them
 
