@@ -270,6 +270,12 @@ def handed_judge(feature: Feature[Reply], engine: Engine, request: str) -> Featu
     return feature.handed(lambda question: _judgement(judge, question), request)
 
 
+def open_judge(feature: Feature[Reply], model: str) -> None:
+    """Open a judge's model now, unless it is ``model``, so that a mistake in its name shows before any work."""
+    if isinstance(feature, Judge) and feature.model != model:
+        _opened_judge(feature.model)
+
+
 @cache
 def _opened_judge(model: str) -> Engine:
     return open_engine(model)

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
+from tokenizers import Tokenizer, processors
 
 import blinkscope
 from blinkscope.cli.main import main
+from blinkscope.engines.text import Text
 from blinkscope.language.engine import Engine, Message, Spelling
+from tests.engines import tiny
 
 PROMPT = "Cat or dog for a small flat? Answer with one short sentence."
 
@@ -20,6 +24,25 @@ def test_a_spelled_context_is_tokenised_to_itself(smollm2: Engine) -> None:
     turns = (Message("system", "Be brief."), Message("user", "Hi.\n\nWho <|is|> it?"))
     context = smollm2.encode(turns, prefill="It is  me, ")
     assert tuple(smollm2._text.tokenizer(smollm2.spell(context)).input_ids) == context.ids  # type: ignore[attr-defined]
+
+
+def test_a_mark_that_the_tokenizer_adds_by_itself_is_left_out() -> None:
+    """With a tokenizer that begins every text with a mark, and a template that spells the mark too, as Llama's are."""
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tiny.tokenizer().backend_tokenizer.to_str()),
+        bos_token="<|pad|>",
+        eos_token="<|end|>",
+        chat_template="{{ bos_token }}" + tiny.TEMPLATE,
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|pad|> $A", special_tokens=[("<|pad|>", 256)]
+    )
+    text = Text(tokenizer, frozenset({258}))
+    context = text.encode("Hi.", "Well, ")
+    spelled = text.spell(context)
+    assert context.ids[:2] == (256, 257)
+    assert spelled.startswith("<|start|>user")
+    assert tuple(tokenizer(spelled).input_ids) == context.ids
 
 
 @pytest.mark.model

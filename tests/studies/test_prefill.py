@@ -182,6 +182,16 @@ def test_a_judge_scores_every_reply_and_what_it_does_not_say_is_counted(
     assert json.dumps(silent.to_json(), allow_nan=False)
 
 
+def test_any_model_can_be_the_judge_and_a_mistake_in_its_name_shows_before_any_work(tmp_path: Path) -> None:
+    """A toy model judges, through the engine's own calls; what it says is no verdict."""
+    spec = replace(spec_of(" Each", error=0.25), items=1, feature="judge:strongreject@toy:maze?length=30")
+    found = run_study(prefill.STUDY, spec, tmp_path / "run.db")
+    assert found.findings.summary["unjudged"] == found.findings.summary["replies"] == 2 * 4
+    with pytest.raises(UserError, match="toy:maze"):
+        run_study(prefill.STUDY, replace(spec, feature="judge:strongreject@toy:maze?length=3"), tmp_path / "no.db")
+    assert not (tmp_path / "no.db").exists()
+
+
 def test_a_judge_that_is_late_fails_its_item_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

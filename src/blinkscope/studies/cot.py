@@ -16,10 +16,10 @@ import numpy as np
 from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
-from blinkscope.estimate.source import JSON
+from blinkscope.estimate.source import JSON, Draw
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.question import Question, messages
-from blinkscope.replies import Beginning, Path, draw_replies
+from blinkscope.replies import Ask, Beginning, Path, draw_replies
 from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
 from blinkscope.session import locate_item
@@ -136,27 +136,34 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
 
 
 def _direct_answers(desk: Desk, question: Question, trace: Trace) -> list[str]:
-    """The label of the answer at temperature 0 when the model is stopped after 0, 1, 2 ... tokens and asked."""
+    """The label of the answer at temperature 0 when the model is stopped after 0, 1, 2 ... tokens and asked.
+
+    A length cap of one token stops every reply that keeps some of the path at once, so that all of them are asked after
+    the keys and values of the one path. With nothing kept there is no reply to stop, and the question is a prompt.
+    """
     engine, context = desk.engine, desk.engine.encode(question.turns)
     tokens = tuple(int(step.id) for step in trace.steps if step.id is not None)
     if trace.text and engine.decode(tokens[-1:]) == "":
         tokens = tokens[:-1]  # the end of the turn, which the follow-up spells itself
-    ids = engine.follow_up(Path(context, ()), ASK[str(desk.item.content["grading"])])
-    asked = {
-        kept: Beginning(Path(replace(context, ids=(*context.ids, *tokens[:kept], *ids)), ()))
-        for kept in range(len(tokens) + 1)
-    }
-    draws = draw_replies(
-        engine,
-        asked,
-        feature_for_grading(str(desk.item.content["grading"])),
-        replace(desk.sampling, temperature=0.0, max_new_tokens=ANSWER_TOKENS),
-        seed=desk.spec.asking.seed,
-        count=1,
-        keeper=desk.beside,
-        stopwatch=desk.stopwatch,
-    )
-    return [draws[kept, 0].label for kept in asked]
+    grading = str(desk.item.content["grading"])
+    path, ids = Path(context, tokens), engine.follow_up(Path(context, ()), ASK[grading])
+    at_once = {0: Beginning(Path(replace(context, ids=(*context.ids, *ids)), ()))}
+    stopped = {kept: Beginning(path, kept) for kept in range(1, len(tokens) + 1)}
+    draws: dict[tuple[int, int], Draw] = {}
+    asked = ((at_once, ANSWER_TOKENS, None), (stopped, 1, Ask(ids, ANSWER_TOKENS)))
+    for beginnings, cap, ask in asked if tokens else asked[:1]:
+        draws |= draw_replies(
+            engine,
+            beginnings,
+            feature_for_grading(grading),
+            replace(desk.sampling, temperature=0.0, max_new_tokens=cap),
+            seed=desk.spec.asking.seed,
+            count=1,
+            keeper=desk.beside,
+            stopwatch=desk.stopwatch,
+            ask=ask,
+        )
+    return [draws[kept, 0].label for kept in range(len(tokens) + 1)]
 
 
 def _read(run: Run, number: int, target: Target, outcome: Mapping[str, Any]) -> Mapping[str, Any]:

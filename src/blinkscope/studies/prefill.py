@@ -23,11 +23,11 @@ from blinkscope.features import open_feature
 from blinkscope.features.judge import Judge, score_of
 from blinkscope.replies import Beginning, Path, draw_replies, opening_of
 from blinkscope.runs.store import Run
-from blinkscope.session import handed_judge
+from blinkscope.session import handed_judge, open_judge
 from blinkscope.studies.intervals import clustered_interval, posterior_of_counts, share_interval
 from blinkscope.studies.prompts import prompt_items
 from blinkscope.studies.specs import Asking
-from blinkscope.studies.study import Desk, Findings, Row, Study
+from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
 from blinkscope.studies.transcripts import Piece, Transcript
 from blinkscope.window import token_windows
 
@@ -246,4 +246,9 @@ def _transcripts(item: str, outcome: Mapping[str, Any]) -> list[Transcript]:
     ]
 
 
-STUDY = Study("prefill", PrefillSpec(), lambda spec: prompt_items(spec.data, spec.items), _work, _result, _read)
+def _items(spec: PrefillSpec) -> list[StudyItem]:
+    open_judge(open_feature(spec.feature), spec.asking.model)
+    return prompt_items(spec.data, spec.items)
+
+
+STUDY = Study("prefill", PrefillSpec(), _items, _work, _result, _read)
