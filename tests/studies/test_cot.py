@@ -11,17 +11,23 @@ import numpy as np
 import pytest
 
 from blinkscope.errors import UserError
+from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
-from blinkscope.language.engine import Engine
+from blinkscope.language.engine import Engine, Job
+from blinkscope.language.engine import Path as TokenPath
+from blinkscope.language.sampling import Sampling
+from blinkscope.runs.store import Run
 from blinkscope.studies import cot
 from blinkscope.studies.accuracy import place_rows, table_one
 from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.intervals import clustered_interval
+from blinkscope.studies.questions import question_items
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import run_study
 from tests.e2e.command import blinkscope, result
+from tests.engines import tiny
 from tests.studies.counted import Counted
 
 FORK = "toy:fork?agree=4&width=2&length=16"
@@ -126,6 +132,37 @@ def test_temperatures_are_told_apart(tmp_path: Path) -> None:
     rows = run_study(cot.TEMPERATURE, spec, tmp_path / "run.db").findings.tables["table"]
     assert [row["temperature"] for row in rows] == [0.1, 1.0]
     assert all(row["generations"] == 2 for row in rows)
+
+
+def test_direct_answers_are_those_of_prompts_of_their_own_from_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every number of tokens: what the model says to the text so far and the question, at temperature 0."""
+    monkeypatch.setattr(cot, "feature_for_grading", lambda grading: open_feature("exact"))
+    monkeypatch.setattr(cot, "grade", lambda label, content: False)
+    engine = tiny.engine()
+    asking = Asking("tiny", temperature=1.0, max_new_tokens=8, seed=2)
+    spec = CotSpec(items=1, direct=True, asking=asking, target=Target(error=0.4, continuations=2))
+    passes: list[int] = []
+    read = engine._pass_over
+    monkeypatch.setattr(engine, "_pass_over", lambda path, law: passes.append(len(path.tokens)) or read(path, law))
+    run_study(cot.STUDY, spec, tmp_path / "run.db", model=engine)
+    assert len(passes) <= 4  # the bare prompt, the text twice at most, and the question with nothing kept
+    with Run.open(tmp_path / "run.db") as run:
+        kept = {key[0]: draw for key, draw in run.draws(1).items()}
+        tokens = PathRecord.from_json(run.document("path")).tokens
+    question = question_items(("everyday",), 1, 1, 0)[0].content["prompt"]
+    context = engine.encode(f"{question}{cot.THINK}")
+    ids = engine.follow_up(TokenPath(context, ()), cot.ASK["number"])
+    places = [
+        place for place in range(len(tokens) + 1) if engine.decode(tokens[place - 1 : place]) or place < len(tokens)
+    ]
+    assert sorted(kept) == places
+    sampling = Sampling(temperature=0.0, max_new_tokens=cot.ANSWER_TOKENS)
+    for place in places:
+        alone = TokenPath(replace(context, ids=(*context.ids, *tokens[:place], *ids)), ())
+        (done,) = engine.continue_([Job((), alone, 0)], sampling, 0)
+        assert kept[place].payload.get("answer", kept[place].payload["text"]) == engine.decode(done.tokens)
 
 
 def test_what_makes_no_sense_is_refused() -> None:
