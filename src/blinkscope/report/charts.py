@@ -13,6 +13,8 @@ HIGHLIGHTED = 5
 """Single generations in colour, of each data set."""
 LARGEST_FALL = 0.3
 """A curve that falls by more than this between two places is not one of them."""
+FLAT = 0.01
+"""A curve that moves by no more than this stands still."""
 FAINT = 200
 """Most single curves of a chart that are drawn at all; more would only make it grey."""
 
@@ -44,7 +46,7 @@ class Chart:
     """One pair of axes.
 
     spans: start, end and name of the windows that are tinted. bars: place and height, in place of lines. ticks: names
-    of places on the x-axis. probability: whether y runs from 0 to 1.
+    of places on the x-axis. marks: x, y and words of what stands above a place. probability: y runs from 0 to 1.
     """
 
     x: str
@@ -54,6 +56,7 @@ class Chart:
     spans: tuple[tuple[float, float, str], ...] = ()
     bars: tuple[tuple[float, float], ...] = ()
     ticks: tuple[tuple[float, str], ...] = ()
+    marks: tuple[tuple[float, float, str], ...] = ()
     probability: bool = True
 
 
@@ -108,9 +111,24 @@ def _structured(result: StudyResult) -> Panels:
             narrowest[line] = (start, end)
     spans = tuple((start, end, f"line {line}") for line, (start, end) in narrowest.items())
     lines = [_line(tables["same"], "kept", name="drawn")]
-    if "exact" in tables["same"][0]:
+    if exact:
         lines.append(_line(tables["same"], "kept", "exact", name="exact", kind="dashed", colour=None))
-    return ((Chart("tokens kept", "P(same answers)", lines=tuple(lines), spans=spans),),)
+    marks = _plateaus(tables["same"], "exact" if exact else "share")
+    return ((Chart("tokens kept", "P(same answers)", lines=tuple(lines), spans=spans, marks=marks),),)
+
+
+def _plateaus(rows: Rows, name: str) -> tuple[tuple[float, float, str], ...]:
+    """The middle and the value of every stretch of three places or more over which a curve stands still below 1."""
+    marks = []
+    start = 0
+    for i in range(1, len(rows) + 1):
+        if i < len(rows) and abs(rows[i][name] - rows[start][name]) <= FLAT:
+            continue
+        if i - start >= 3 and rows[start][name] < 1 - FLAT:
+            value = sum(row[name] for row in rows[start:i]) / (i - start)
+            marks.append(((rows[start]["kept"] + rows[i - 1]["kept"]) / 2, value, f"{value:.2f}"))
+        start = i
+    return tuple(marks)
 
 
 def _cot(result: StudyResult) -> Panels:

@@ -86,6 +86,8 @@ def _chart(axes: Any, chart: Chart, *, beside: bool) -> None:
         )
     for line in chart.lines:
         _line(axes, line)
+    for x, y, words in chart.marks:
+        axes.annotate(words, (x, y), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9)
     if chart.bars:
         axes.bar(*zip(*chart.bars, strict=True), width=0.085, color=COLOURS[0])
         axes.set_xlim(0, 1)

@@ -91,6 +91,7 @@
         ${chart.bars.map(([at, height]) => html`<rect x=${x(at - 0.0425)} width=${x(0.085) - x(0)} y=${y(height)}
           height=${y(0) - y(height)} fill="var(--chart-0)"><title>${height}</title></rect>`)}
         ${chart.lines.filter((one) => one.x.length).map((one) => html`<${Curve} one=${one} x=${x} y=${y} />`)}
+        ${chart.marks.map(([at, height, words]) => html`<text class="name" x=${x(at)} y=${y(height) - 9} text-anchor="middle">${line(words)}</text>`)}
         <text x=${(LEFT + WIDTH - RIGHT) / 2} y=${HEIGHT + more - 6} text-anchor="middle">${line(chart.x)}</text>
         <text x="12" y=${(TOP + HEIGHT - BOTTOM) / 2} text-anchor="middle"
           transform=${`rotate(-90 12 ${(TOP + HEIGHT - BOTTOM) / 2})`}>${line(chart.y)}</text>
