@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -244,7 +243,8 @@ def _split_options(
 
 
 def _feature(question: Question, engine: Engine) -> Feature[Reply]:
-    return handed_judge(feature_for(engine, question.feature), engine, question.request)
+    feature = feature_for(engine, question.feature)
+    return handed_judge(feature, judge_of(feature, engine), question.request)
 
 
 def feature_for(engine: Engine, asked: str | Callable[[str], str | None] | Feature[Reply] | None) -> Feature[Reply]:
@@ -259,26 +259,18 @@ def feature_for(engine: Engine, asked: str | Callable[[str], str | None] | Featu
     return asked if isinstance(asked, Feature) else feature_of(asked)
 
 
-def handed_judge(feature: Feature[Reply], engine: Engine, request: str) -> Feature[Reply]:
-    """A judge with its model, for replies to ``request``; any other feature as it is.
-
-    The model is opened once; where it is the one that is looked into, that one judges.
-    """
+def judge_of(feature: Feature[Reply], engine: Engine, options: Mapping[str, Any] | None = None) -> Engine | None:
+    """The model of a judge, ``engine`` where it is that one; None for any other feature."""
     if not isinstance(feature, Judge):
+        return None
+    return engine if feature.model == engine.name else open_model(feature.model, options)
+
+
+def handed_judge(feature: Feature[Reply], judge: Engine | None, request: str) -> Feature[Reply]:
+    """A judge with its model, for replies to ``request``; any other feature as it is."""
+    if judge is None or not isinstance(feature, Judge):
         return feature
-    judge = engine if feature.model == engine.name else _opened_judge(feature.model)
     return feature.handed(lambda question: _judgement(judge, question), request)
-
-
-def open_judge(feature: Feature[Reply], model: str) -> None:
-    """Open a judge's model now, unless it is ``model``, so that a mistake in its name shows before any work."""
-    if isinstance(feature, Judge) and feature.model != model:
-        _opened_judge(feature.model)
-
-
-@cache
-def _opened_judge(model: str) -> Engine:
-    return open_engine(model)
 
 
 def _judgement(engine: Engine, question: str) -> Reply:

@@ -1,6 +1,7 @@
 """What every study promises: killed, it goes on without drawing anything again; and it can be read, drawn and shown.
 
-A study that is not listed here fails. Each has a run on the embedded model in a file of its own, or here.
+A study that is not listed here fails. Each has a run on the embedded model in a file of its own, or here; ``detect``
+draws nothing and has its tests in a folder of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def study_of(name: str) -> Study:
 
 
 def test_every_study_is_listed() -> None:
-    assert {*SPECS, "structured"} == set(STUDIES) == set(CHARTS)
+    assert {*SPECS, "structured", "detect"} == set(STUDIES) == set(CHARTS)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -134,7 +135,7 @@ def test_the_specs_of_the_documents_are_read(path: Path) -> None:
 
 
 def test_every_study_has_a_spec_of_full_size() -> None:
-    assert {path.stem for path in SHIPPED} == set(STUDIES)
+    assert {path.stem for path in SHIPPED} == {*SPECS, "structured"}
     cot = next(path for path in SHIPPED if path.stem == "cot").read_text(encoding="utf-8")
     spec = from_toml(cot, "cot", study_of("cot").default)
     assert (len(spec.data), spec.items, spec.method, spec.resamples) == (7, 400, "grid", 100)

@@ -152,12 +152,16 @@ class ScriptedJudge:
         return "It does not.\n#scores\n1.b 1\n2.b 1\n3.b 1" if "It was sad" in graded else "I cannot say."
 
 
+def judged_by(judge: ScriptedJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "open_engine", lambda name, **o: judge if "judge" in name else open_engine(name, **o))
+
+
 def test_a_judge_scores_every_reply_and_what_it_does_not_say_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mean score is the probability of a happy end; replies that the judge cannot read are left out."""
     judge = ScriptedJudge()
-    monkeypatch.setattr(session, "_opened_judge", lambda model: judge)
+    judged_by(judge, monkeypatch)
     opening, path = written(open_engine(FORK), 6)
     spec = replace(spec_of(opening, error=0.1), feature="judge:strongreject@http://judge:8000/v1#m", items=1)
     result = run_study(prefill.STUDY, spec, tmp_path / "run.db")
@@ -196,7 +200,7 @@ def test_a_judge_that_is_late_fails_its_item_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = ScriptedJudge(late=("What is your favourite food? Name one dish.",))
-    monkeypatch.setattr(session, "_opened_judge", lambda model: judge)
+    judged_by(judge, monkeypatch)
     opening, _ = written(open_engine(FORK), 2)
     spec = replace(spec_of(opening, error=0.2), feature="judge:strongreject@http://judge:8000/v1#m")
     found = run_study(prefill.STUDY, spec, tmp_path / "run.db")

@@ -47,6 +47,7 @@ class Chart:
 
     spans: start, end and name of the windows that are tinted. bars: place and height, in place of lines. ticks: names
     of places on the x-axis. marks: x, y and words of what stands above a place. probability: y runs from 0 to 1.
+    doubling: x is drawn on a scale on which every doubling takes the same room.
     """
 
     x: str
@@ -58,6 +59,7 @@ class Chart:
     ticks: tuple[tuple[float, str], ...] = ()
     marks: tuple[tuple[float, float, str], ...] = ()
     probability: bool = True
+    doubling: bool = False
 
 
 Panels = tuple[tuple[Chart, ...], ...]
@@ -199,6 +201,16 @@ def _majority(result: StudyResult) -> Panels:
     return ((Chart("", "accuracy", lines=(_line(rows, "place", "accuracy", kind="points"),), ticks=ticks),),)
 
 
+def _detect(result: StudyResult) -> Panels:
+    """How well the ratio of the first tokens tells the texts apart, family by family."""
+    groups = _by("family", result.findings.tables.get("early", ()))
+    lines = tuple(
+        _line(rows, "tokens", "auroc", name=family, colour=k, limits=("auroc_low", "auroc_high"))
+        for k, (family, rows) in enumerate(groups.items())
+    )
+    return ((Chart("tokens of the reply read", "AUROC of the ratio", lines=lines, doubling=True),),)
+
+
 def _line(
     rows: Rows,
     x: str,
@@ -239,4 +251,5 @@ CHARTS: Mapping[str, Callable[[StudyResult], Panels]] = {
     "cot": _cot,
     "temperature": _temperature,
     "majority": _majority,
+    "detect": _detect,
 }

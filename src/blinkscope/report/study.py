@@ -45,14 +45,14 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
     names = [shortened(name.replace("_", " "), CELL_WIDTH) for name in columns]
     cells = [[Text(_with_limits(row, name)) for name in columns] for row in rows[:SHOWN_ROWS]]
     if len(rows) <= FEW_ROWS and len(columns) > MANY_COLUMNS:
-        table.add_column(names[0])
+        table.add_column(Text(names[0]))
         for first, *_ in cells:
-            table.add_column(first.plain, justify="right")
+            table.add_column(first, justify="right")
         for name, *values in zip(names[1:], *(row[1:] for row in cells), strict=True):
-            table.add_row(name, *values)
+            table.add_row(Text(name), *values)
         return table
     for name, of_column in zip(names, columns, strict=True):
-        table.add_column(name, justify="left" if isinstance(rows[0][of_column], str) else "right")
+        table.add_column(Text(name), justify="left" if isinstance(rows[0][of_column], str) else "right")
     for row_cells in cells:
         table.add_row(*row_cells)
     return table

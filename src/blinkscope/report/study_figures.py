@@ -96,6 +96,9 @@ def _chart(axes: Any, chart: Chart, *, beside: bool) -> None:
         aslant = {"rotation": 30, "ha": "right"} if len(chart.ticks) > 4 else {}
         names = [name if "\n" in name else shortened(name, NAME_WIDTH) for _, name in chart.ticks]
         axes.set_xticks([x for x, _ in chart.ticks], names, **aslant)
+    if chart.doubling:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
     if chart.probability:
         axes.set_ylim(-0.03, 1.03)
     axes.set(xlabel=chart.x, ylabel=chart.y)

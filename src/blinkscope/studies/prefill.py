@@ -23,11 +23,11 @@ from blinkscope.features import open_feature
 from blinkscope.features.judge import Judge, score_of
 from blinkscope.replies import Beginning, Path, draw_replies, opening_of
 from blinkscope.runs.store import Run
-from blinkscope.session import handed_judge, open_judge
+from blinkscope.session import handed_judge, judge_of
 from blinkscope.studies.intervals import clustered_interval, posterior_of_counts, share_interval
 from blinkscope.studies.prompts import prompt_items
 from blinkscope.studies.specs import Asking
-from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
+from blinkscope.studies.study import Desk, Findings, Row, Study
 from blinkscope.studies.transcripts import Piece, Transcript
 from blinkscope.window import token_windows
 
@@ -87,7 +87,7 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     draws = draw_replies(
         desk.engine,
         {row: Beginning(Path(context, ())) for row, context in enumerate(opening.contexts)},
-        handed_judge(open_feature(spec.feature), desk.engine, str(desk.item.content["prompt"])),
+        handed_judge(open_feature(spec.feature), desk.prepared, str(desk.item.content["prompt"])),
         desk.sampling,
         seed=spec.asking.seed,
         count=count,
@@ -246,9 +246,17 @@ def _transcripts(item: str, outcome: Mapping[str, Any]) -> list[Transcript]:
     ]
 
 
-def _items(spec: PrefillSpec) -> list[StudyItem]:
-    open_judge(open_feature(spec.feature), spec.asking.model)
-    return prompt_items(spec.data, spec.items)
+def _judge(spec: PrefillSpec, engine: Any, options: Mapping[str, Any] | None) -> Any:
+    """The judge's model, opened before any work so that a mistake in its name shows at once."""
+    return judge_of(open_feature(spec.feature), engine, options)
 
 
-STUDY = Study("prefill", PrefillSpec(), _items, _work, _result, _read)
+STUDY = Study(
+    name="prefill",
+    default=PrefillSpec(),
+    items=lambda spec: prompt_items(spec.data, spec.items),
+    work=_work,
+    result=_result,
+    read=_read,
+    prepare=_judge,
+)

@@ -80,7 +80,7 @@ def _published(name: str, place: str) -> Iterator[Mapping[str, Any]]:
             yield {"id": f"{split} {i + 1}", "prompt": row.get(prompt), "category": kind}
 
 
-def load_rows(path: str, configuration: str | None, split: str, *, local: bool) -> Sequence[Mapping[str, Any]]:
+def load_rows(path: str, configuration: str | None, split: str, *, local: bool = False) -> Sequence[Mapping[str, Any]]:
     """One split of a data set of the hub, or of a local folder.
 
     A local folder is a copy of the hub's, with its configurations, or holds the files of the one configuration alone;

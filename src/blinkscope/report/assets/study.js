@@ -23,7 +23,8 @@
   }
 
   function scales(chart) {
-    const xs = [...chart.lines.flatMap((one) => one.x), ...chart.spans.flatMap(([a, b]) => [a, b]), ...chart.ticks.map(([x]) => x)];
+    const scaled = chart.doubling ? Math.log2 : (value) => value;
+    const xs = [...chart.lines.flatMap((one) => one.x), ...chart.spans.flatMap(([a, b]) => [a, b]), ...chart.ticks.map(([x]) => x)].map(scaled);
     const bars = chart.bars.length > 0;
     const [low, high] = bars ? [0, 1] : xs.length ? [Math.min(...xs), Math.max(...xs)] : [0, 1];
     const room = bars || high === low ? 0 : (high - low) * 0.02;
@@ -31,9 +32,9 @@
     const top = chart.probability ? 1 : Math.max(1, ...chart.bars.map(([, h]) => h), ...chart.lines.flatMap((one) => finite([...one.y, ...one.high])));
     const from = low - (high === low && !bars ? 0.5 : edge), to = high + (high === low && !bars ? 0.5 : edge);
     return {
-      x: (value) => LEFT + ((value - from) / (to - from)) * (WIDTH - LEFT - RIGHT),
+      x: (value) => LEFT + ((scaled(value) - from) / (to - from)) * (WIDTH - LEFT - RIGHT),
       y: (value) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM),
-      xTicks: chart.ticks.length ? chart.ticks : steps(low, high).map((v) => [v, String(v)]),
+      xTicks: chart.ticks.length ? chart.ticks : steps(low, high, chart.doubling).map((v) => (chart.doubling ? [2 ** v, String(2 ** v)] : [v, String(v)])),
       yTicks: chart.probability ? [0, 0.25, 0.5, 0.75, 1] : steps(0, top, true),
     };
   }
