@@ -60,6 +60,19 @@ def test_words_for_a_person(tmp_path: Path) -> None:
     assert "No window: the sampler is never surely inside S_after" in none.stdout
 
 
+def test_other_label_sets(tmp_path: Path) -> None:
+    """Strings that begin with 00, among those that begin with 0: the second coordinate's step."""
+    asked = ("world", "permuted-masking", "--coordinates", "3", "--alphabet", "2", "--before", "000,001,010,011")
+    found = result(*asked, "--after", "000,001", "--plot", "second.svg", cwd=tmp_path)
+    assert (found["after"], found["before"]) == (["000", "001"], ["000", "001", "010", "011"])
+    assert found["window"] == {"t_after": 1, "t_before": 2}
+    assert found["paper"] is None
+    assert "from {000, 001, 010, ...}, 4 of 8 to {000, 001}" in (tmp_path / "second.svg").read_text(encoding="utf-8")
+    wrong = blinkscope(*asked, "--after", "111", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "'111' is in the smaller set but not in the larger one" in wrong.stderr
+
+
 def test_a_figure(tmp_path: Path) -> None:
     done = blinkscope("world", "critical-token", "--plot", "token.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

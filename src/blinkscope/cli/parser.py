@@ -336,6 +336,8 @@ def _world(commands: Any) -> None:
     p.add_argument("-h", "--help", action=_WorldHelp, nargs=0, help="this help; after NAME, also that world's own")
     p.add_argument("name", metavar="NAME", help="see 'blinkscope worlds'")
     p.add_argument("--eps", type=float, default=0.1, help="level of the definitions, in (0, 1) (default 0.1)")
+    p.add_argument("--after", metavar="LABEL,...", help="S_after instead of the world's own")
+    p.add_argument("--before", metavar="LABEL,...", help="S_before instead of the world's own; it holds S_after")
     p.add_argument("--plot", metavar="FILE", help="also draw the curves and the window: .svg, .png, .pdf")
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     every = commands.add_parser("worlds", help="the worlds and their parameters")

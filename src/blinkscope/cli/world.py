@@ -20,9 +20,10 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.command == "worlds":
         return _worlds(arguments)
     world = create_world(arguments.name, arguments.parameters)
-    result = world_json(world, arguments.eps)
+    after, before = (None if text is None else text.split(",") for text in (arguments.after, arguments.before))
+    result = world_json(world, arguments.eps, after, before)
     if arguments.plot:
-        write_plot(world, arguments.eps, Path(arguments.plot))
+        write_plot(world, arguments.eps, Path(arguments.plot), after, before)
         print(f"figure: {arguments.plot}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(result, allow_nan=False))

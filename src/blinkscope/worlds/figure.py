@@ -12,13 +12,13 @@ from blinkscope.critical import CriticalWindow, Labels, complement, critical_win
 from blinkscope.errors import MissingExtra, UserError
 from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
 from blinkscope.worlds.words import NAMED, index_words
-from blinkscope.worlds.world import World
+from blinkscope.worlds.world import World, paper_window
 
 PLOTTED, DRAWN = 160, 40  # times at which curves are drawn: exact ones, and those that cost an average over draws each
 FEW = DRAWN - 1  # up to this many times of a finite index set are all drawn, and marked one by one
 
 
-def write_plot(world: World, eps: float, path: Path) -> None:
+def write_plot(world: World, eps: float, path: Path, after: Labels | None = None, before: Labels | None = None) -> None:
     """``plot_world`` in a file; its ending says which format, for instance ``.svg``, ``.png`` or ``.pdf``.
 
     The same world gives the same SVG, byte for byte; its text stays text.
@@ -35,7 +35,7 @@ def write_plot(world: World, eps: float, path: Path) -> None:
         raise MissingExtra("--plot", "plot") from None
 
     figure = Figure(figsize=(7.6, 3.3), layout="constrained")
-    plot_world(world, eps, figure.add_subplot())
+    plot_world(world, eps, figure.add_subplot(), after, before)
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in known:
         raise UserError(f"a figure cannot be written to {path}; its ending must be one of {', '.join(sorted(known))}.")
@@ -47,18 +47,19 @@ def write_plot(world: World, eps: float, path: Path) -> None:
             raise UserError(f"the figure cannot be written to {path}: {error.strerror}.") from None
 
 
-def plot_world(world: World, eps: float, axes: Any) -> None:
+def plot_world(world: World, eps: float, axes: Any, after: Labels | None = None, before: Labels | None = None) -> None:
     """Draw Definition 4's total variations and their levels against t on matplotlib axes.
 
     The window is shaded between the two times at which a curve crosses its level; where there is none the title says
     why. Triangles below the axis stand at the paper's own T_after and T_before, as far as these lie within the picture.
     Curves that are averages over draws have a band, their interval at level 0.95.
     """
-    window, paper = critical_window(world, eps, world.after, world.before), world.paper(eps)
+    window = critical_window(world, eps, after or world.after, before or world.before)
+    paper = paper_window(world, eps, window.after, window.before)
     times = _plotted_times(world, window)
     ends = [t for t in (window.t_after, window.t_before) if t is not None]
     axes.set(xlim=(times[0], times[-1]), ylim=(-0.03, 1.03), ylabel="total variation")
-    for (name, (a, b), level), colour in zip(_criteria(world, eps), COLOURS, strict=False):
+    for (name, (a, b), level), colour in zip(_criteria(world, window), COLOURS, strict=False):
         estimates = [world.total_variation(a, b, t) for t in times]
         values = [estimate.value for estimate in estimates]
         if any(estimate.standard_error for estimate in estimates):
@@ -80,9 +81,9 @@ def plot_world(world: World, eps: float, axes: Any) -> None:
     _dress(axes, world, window)
 
 
-def _criteria(world: World, eps: float) -> list[tuple[str, tuple[Labels, Labels], float]]:
+def _criteria(world: World, window: CriticalWindow) -> list[tuple[str, tuple[Labels, Labels], float]]:
     """What Definition 4 compares: a name, the two label sets, and the level that their total variation is held to."""
-    after, before = world.after, world.before
+    after, before, eps = window.after, window.before, window.eps
     compared: list[tuple[str, tuple[Labels, Labels], float]] = [
         (r"TV(after, rest), to reach $1 - \epsilon^2$", (after, complement(world.labels, after)), 1 - eps**2),
         (r"TV(after, before), to fall to $\epsilon$", (after, before), eps),

@@ -15,7 +15,7 @@ from blinkscope.critical import CriticalWindow, Labels, complement, critical_win
 from blinkscope.divergence import Estimate
 from blinkscope.worlds import WORLDS, create_world
 from blinkscope.worlds.experiment import measure
-from blinkscope.worlds.world import PaperWindow, World
+from blinkscope.worlds.world import PaperWindow, World, paper_window
 
 SCHEMA = 1
 ROWS = 5  # times at which the certificate is given
@@ -30,7 +30,7 @@ def world_json(world: World, eps: float, after: Labels | None = None, before: La
     """
     after, before = tuple(after or world.after), tuple(before or world.before)
     window = critical_window(world, eps, after, before)
-    paper = world.paper(eps) if (set(after), set(before)) == (set(world.after), set(world.before)) else None
+    paper = paper_window(world, eps, after, before)
     entering, staying = theorem2(world, before, eps), theorem2(world, after, eps)
     times = _certified_times(world, window)
     estimated = window.t_after_interval is not None or window.t_before_interval is not None
