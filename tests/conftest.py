@@ -16,6 +16,7 @@ from hypothesis import settings  # noqa: E402
 
 from blinkscope.engines import open_engine  # noqa: E402
 from blinkscope.language.engine import Engine  # noqa: E402
+from tests.engines import llama  # noqa: E402
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)
@@ -26,6 +27,14 @@ settings.load_profile("untimed")
 def smollm2() -> Engine:
     """The embedded model, loaded once for all tests that are marked ``model``."""
     return open_engine("smollm2")
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Iterator[llama.LlamaProcess]:
+    """llama.cpp's own server on the embedded model's file, for tests that are marked ``model``."""
+    server = llama.LlamaProcess()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(autouse=True)

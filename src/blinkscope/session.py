@@ -393,7 +393,7 @@ def with_recorded(score: Score, recorded: np.ndarray) -> Score:
     scale = np.divide(off_path, score.off_path, out=np.ones_like(off_path), where=score.off_path > 0)
     scale = np.where(np.abs(scale - 1) < ROUNDING, 1.0, scale)
     alternatives = tuple(replace(a, p=a.p * factor) for a, factor in zip(score.alternatives, scale, strict=True))
-    return Score(p, off_path, alternatives)
+    return Score(p, off_path, alternatives, score.notes)
 
 
 def _record(
@@ -439,7 +439,7 @@ def _record(
 
 def _notes(pieces: Sequence[str], score: Score, sampling: Sampling) -> tuple[str, ...]:
     """What a reader should know about this path before trusting the numbers."""
-    notes = []
+    notes = list(score.notes)
     impossible = [f"{s + 1} ({pieces[s]!r})" for s in range(len(pieces)) if score.p[s] == 0]
     if impossible:
         shown = ", ".join(impossible[:5]) + (f" and {len(impossible) - 5} more" if len(impossible) > 5 else "")

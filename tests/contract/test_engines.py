@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -11,17 +12,21 @@ import pytest
 from scipy.stats import chi2
 
 from blinkscope.engines import SCHEMES, open_engine
+from blinkscope.engines.toy import ToyEngine
 from blinkscope.engines.toy_models import TOYS
 from blinkscope.engines.toy_worlds import WORDINGS
+from blinkscope.engines.transformers import TransformersEngine
 from blinkscope.errors import UserError
 from blinkscope.language.engine import Completion, Engine, Job, Path
 from blinkscope.language.sampling import Sampling
-from tests.engines import tiny
+from tests.engines import fake_server, tiny
 
+LOCAL = (TransformersEngine, ToyEngine)  # engines that know the law of every token they write
 FALSE_ALARM = 1e-7  # of each chi-square test; its streams are fixed, so it either always passes or never
 SPECS = {
     "smollm2": ["smollm2"],
     "hf": ["hf:FOLDER"],
+    "http": ["http:llama.cpp", "http:llama-server", "http:vllm", "http:sglang"],
     "toy": [
         "toy:fork?agree=5&width=3&leak=0.1",
         "toy:walk",
@@ -36,6 +41,8 @@ SPECS = {
 }
 PROMPT = "I live in a small flat. Should I get a cat or a dog? Finish with 'My choice: ...'."
 CAP = 24
+SERVED = "fork?agree=5&width=3&leak=0.1&length=20"  # the toy model behind the servers that are not real ones
+REAL = ("smollm2", "http:llama.cpp")  # the embedded model: slow, and need not be tried under every law
 SAMPLINGS = {
     "model": None,
     "plain": Sampling(max_new_tokens=CAP),
@@ -59,22 +66,28 @@ def write(engine: Engine, jobs: list[Job], sampling: Sampling, seed: int = 11) -
 
 
 def marked(spec: str, *values: str) -> Any:
-    return pytest.param((spec, *values), marks=pytest.mark.model if spec == "smollm2" else ())
+    return pytest.param((spec, *values), marks=pytest.mark.model if spec in REAL else ())
 
 
 ALL = [spec for specs in SPECS.values() for spec in specs]
-# The embedded model is slow: it need not be tried under every law, the tiny one in a folder runs the same code.
-PAIRS = [marked(spec, law) for spec in ALL for law in SAMPLINGS if spec != "smollm2" or law in ("model", "plain")]
+LAWS = {"smollm2": ("model", "plain"), "http:llama.cpp": ("top-p",)}  # the others run the same code under every law
+PAIRS = [marked(spec, law) for spec in ALL for law in LAWS.get(spec, SAMPLINGS)]
 
 
 @pytest.fixture(scope="module")
 def opened(request, tmp_path_factory):
-    """Opens a model by its name, once."""
+    """Opens a model by its name, once; ``http:NAME`` starts a server of that kind."""
+    servers = ExitStack()
 
     @cache
     def open_(spec: str) -> Engine:
         if spec == "smollm2":
             return request.getfixturevalue("smollm2")
+        if spec == "http:llama.cpp":
+            return open_engine(request.getfixturevalue("llama_server").url)
+        if spec.startswith("http:"):
+            server = servers.enter_context(fake_server.serving(spec.removeprefix("http:"), toy=SERVED))
+            return open_engine(server.url)
         if spec == "hf:FOLDER":
             folder = tmp_path_factory.mktemp("model")
             tiny.model("llama").save_pretrained(folder)
@@ -82,7 +95,8 @@ def opened(request, tmp_path_factory):
             return open_engine(f"hf:{folder}")
         return open_engine(spec)
 
-    return open_
+    with servers:
+        yield open_
 
 
 @pytest.fixture(scope="module", params=[marked(spec) for spec in ALL], ids=lambda param: param[0])
@@ -149,11 +163,16 @@ def test_score_is_a_law(case):
 
 def test_what_was_recorded_while_sampling_is_what_scoring_finds(case):
     # The same law from the rows' own keys and values and from one pass over everything.
-    np.testing.assert_allclose(case.engine.score(case.path, case.sampling).p, case.written.p, rtol=1e-3)
+    score, written = case.engine.score(case.path, case.sampling), np.array(case.written.p)
+    told = np.isfinite(written)  # a server may keep it to itself, for all tokens or where its list does not settle it
+    np.testing.assert_allclose(score.p[told], written[told], rtol=1e-3)
+    assert told.all() or not isinstance(case.engine, LOCAL)
     middle = len(case.path.tokens) // 2
     (done,) = write(case.engine, [Job((), case.path, middle, (), (4,))], case.sampling).values()
     again = case.engine.score(replace(case.path, tokens=(*case.path.tokens[:middle], *done.tokens)), case.sampling)
-    np.testing.assert_allclose(again.p[middle:], done.p, rtol=1e-3)
+    assert (again.p > 0).all()
+    if isinstance(case.engine, LOCAL):
+        np.testing.assert_allclose(again.p[middle:], done.p, rtol=1e-3)
 
 
 def test_first_tokens_follow_the_scored_law(case):
@@ -193,7 +212,8 @@ def test_forced_tokens_stand_and_the_cap_counts_from_the_start(case):
         assert completion.job == job
         assert completion.tokens[: len(job.forced)] == job.forced
         assert np.isnan(completion.p[: len(job.forced)]).all()
-        assert all(0 < p <= 1 for p in completion.p[len(job.forced) :])
+        free = completion.p[len(job.forced) :]
+        assert all(0 < p <= 1 or (np.isnan(p) and not isinstance(case.engine, LOCAL)) for p in free)
         assert completion.generated == len(completion.tokens) - len(job.forced)
         assert job.kept + len(completion.tokens) <= CAP
         assert completion.finish == "stop" or job.kept + len(completion.tokens) == CAP

@@ -72,7 +72,9 @@ def _locate(commands: Any) -> None:
     )
     p.add_argument("prompt", nargs="?", metavar="PROMPT", help="text of one user turn")
     what = p.add_argument_group("what is asked")
-    what.add_argument("--model", default="smollm2", help="smollm2 (default), hf:FOLDER, toy:NAME, diffusers:FOLDER ...")
+    what.add_argument(
+        "--model", default="smollm2", help="smollm2 (default), hf:FOLDER, http://HOST:PORT/v1, toy:NAME, ..."
+    )
     what.add_argument("--item", metavar="ID", help="which generation of replay:FILE; the first one by default")
     what.add_argument("--feature", help="how outcomes are told apart; see 'blinkscope features'")
     what.add_argument("--ask", metavar="TEXT", help="follow-up question, answered at temperature 0 and labelled")

@@ -71,6 +71,14 @@ def _open_toy(rest: str, options: EngineOptions) -> Engine:
     return open_toy(rest)
 
 
+def _open_http(spec: str, options: EngineOptions) -> Engine:
+    if find_spec("aiohttp") is None:
+        raise MissingExtra("a model behind a server", "http")
+    from blinkscope.engines.http import open_http
+
+    return open_http(spec)
+
+
 def _need_transformers() -> None:
     if any(find_spec(package) is None for package in _TRANSFORMERS):
         raise MissingExtra("a transformers model", "hf")
@@ -94,6 +102,13 @@ SCHEMES: Mapping[str, Scheme] = {
         "pip install 'blinkscope[hf]'",
         _open_transformers,
     ),
+    "http": Scheme(
+        "http://HOST:PORT/v1#MODEL",
+        "a model behind a server, or several with commas (llama-server, vLLM, SGLang)",
+        ("aiohttp",),
+        "pip install 'blinkscope[http]'",
+        _open_http,
+    ),
     "toy": Scheme("toy:NAME?key=value", "a small language model with a known law", (), "", _open_toy),
 }
 
@@ -114,6 +129,8 @@ def open_engine(spec: str, *, device: str = "auto", dtype: str = "auto", batch_b
         A package that this kind of model needs is not installed.
     """
     scheme, _, rest = spec.partition(":")
+    if scheme in ("http", "https"):
+        scheme, rest = "http", spec
     if scheme not in SCHEMES:
         known = ", ".join(entry.example for entry in SCHEMES.values())
         raise UserError(f"there is no model {spec!r}; a model is one of {known}, or replay:FILE.")

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from blinkscope.engines.token_score import UNLISTED, TokenScore, token_score
 from blinkscope.errors import EngineError
-from blinkscope.language.engine import Alternatives
 from blinkscope.language.sampling import NextTokenLaw, Sampling, inverse_cdf, next_token_law
 
 LENGTHS = (256, 4096)  # numbers of logits to look at before all of them
-UNLISTED = 1e-6  # probability that may be left out where the sampler can say any token of the vocabulary
 _CACHED = 2**18  # numbers that stay in a processor's cache
 
 
@@ -91,15 +90,6 @@ def draw(logits: torch.Tensor, sampling: Sampling, u: Float[np.ndarray, " rows"]
     return drawn
 
 
-@dataclass(frozen=True, eq=False)
-class TokenScore:
-    """One token of a path under the sampling distribution; the fields are those of ``Score``."""
-
-    p: float
-    off_path: float
-    alternatives: Alternatives
-
-
 def score_tokens(logits: torch.Tensor, sampling: Sampling, tokens: Int[np.ndarray, " rows"]) -> list[TokenScore]:
     """How probable each token was under its row of ``logits`` (rows, vocabulary), and what else could have stood."""
     first, *more = lengths(logits, sampling)
@@ -112,7 +102,7 @@ def score_tokens(logits: torch.Tensor, sampling: Sampling, tokens: Int[np.ndarra
                 break
             # One row at a time: without truncation its law names a good part of the vocabulary.
             at, law = 0, listed_law(logits[row : row + 1], sampling, length)
-        scores.append(_token_score(law.ids[at], law.law.p[at], int(token), sampling))
+        scores.append(token_score(law.ids[at], law.law.p[at], int(token), sampling))
     return scores
 
 
@@ -123,16 +113,3 @@ def _settles(listed: ListedLaw, row: int, token: int, sampling: Sampling) -> boo
         return bool(covered == 1)
     # No token is impossible, so the path's own has to be among those listed.
     return bool(covered >= 1 - UNLISTED) and token in listed.ids[row]
-
-
-def _token_score(ids: Int[np.ndarray, " k"], p: Float[np.ndarray, " k"], token: int, sampling: Sampling) -> TokenScore:
-    on_path = ids == token
-    path_p = float(p[on_path].sum())
-    others = (p > 0) & ~on_path
-    if not sampling.truncates:
-        others &= np.cumsum(p) - p < 1 - UNLISTED
-    alternatives = Alternatives(ids[others], p[others])
-    if path_p == 0:
-        return TokenScore(0.0, 1.0, alternatives)
-    # Where the filter leaves a finite list, the sum is exactly what is listed, and exactly 0 where nothing is.
-    return TokenScore(path_p, float(p[others].sum()) if sampling.truncates else 1 - path_p, alternatives)

@@ -16,9 +16,10 @@ from transformers.cache_utils import DynamicCache
 from blinkscope.engines import reading
 from blinkscope.engines.continuous_batch import Model, write
 from blinkscope.engines.key_values import ROOM, KeyValues, can_slice
-from blinkscope.engines.next_token import TokenScore, score_tokens
+from blinkscope.engines.next_token import score_tokens
 from blinkscope.engines.rows import Rules
 from blinkscope.engines.text import Text
+from blinkscope.engines.token_score import TokenScore
 from blinkscope.errors import EngineError, UserError
 from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
 from blinkscope.language.reading import Conversation, Transcript

@@ -74,11 +74,13 @@ class Score:
     off_path: probability of leaving the path there. Where the path's token is the only one possible it is exactly 0.
     alternatives: what could have stood there. Their probabilities sum to ``off_path`` less the part of the law that
         the engine could not list (``off_path - alternatives.p.sum()``), which is reported, never hidden.
+    notes: where these numbers are bounded rather than exact, and by how much.
     """
 
     p: Float[np.ndarray, " n"]
     off_path: Float[np.ndarray, " n"]
     alternatives: tuple[Alternatives, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class Completion:
     """A finished continuation.
 
     tokens: ids after the kept ones, the forced ones and the end-of-turn token included.
-    p: probability of each of them under the sampling distribution; NaN for forced tokens.
+    p: probability of each of them under the sampling distribution; NaN for forced tokens, and where a server that
+        writes the tokens does not tell.
     finish: ``stop`` (end of turn or a stop text) or ``length`` (the cap).
     answer: text of the answer to ``Job.ask``.
     generated: tokens that the model had to generate, the answer's included (forced ones are not).

@@ -246,6 +246,9 @@ def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> S
 
 def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: str) -> Spec:
     settings = {name: value for name, value in asdict(spec).items() if name != "target"}
+    if settings["asking"]["model"].startswith(("http://", "https://")):
+        # The model is what was asked for; where its server stands may change, and is nobody else's business.
+        settings["asking"] = {**settings["asking"], "model": model}
     digests: dict[str, JSON] = {item.id: digest(item.content) for item in items}
     identity: dict[str, JSON] = {"study": study.name, "model": model, "spec": settings, "items": digests}
     return Spec(identity=identity, target=asdict(spec.target), provenance=provenance())

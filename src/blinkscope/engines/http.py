@@ -1,0 +1,443 @@
+"""A language model behind one or several servers: token ids in, token ids out, everything else on this side.
+
+The law of the next token is made here, from raw log-probabilities at temperature 1 (``returned.py``), so that it is the
+same whatever the server's own conventions are. First tokens off a path are drawn here too and stand at the end of the
+prefix that is sent; a bias on the server's side would act on every token after them as well. Draws are grouped by
+prefix, so that a server computes each prefix once, and a job's seed follows from its stream alone: children of one
+request have neighbouring seeds, so replicates that stand in a row share a request, and would draw the same without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import queue
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from blinkscope.engines.returned import Returned, ReturnedLaw, law_of
+from blinkscope.engines.rows import Rules
+from blinkscope.engines.servers.address import read_servers
+from blinkscope.engines.servers.dialect import Call, Dialect, Facts, Order, Written, short
+from blinkscope.engines.servers.opening import meet
+from blinkscope.engines.servers.pool import Pool
+from blinkscope.engines.servers.text import ServerText
+from blinkscope.engines.token_score import token_score
+from blinkscope.errors import EngineError, UserError
+from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path, Score
+from blinkscope.language.sampling import Sampling
+
+LISTED = (48, 1024, 4096)  # log-probabilities asked for at a place, one number after the other
+UNLISTED = 1e-4  # probability that may stay unlisted at a place where the sampler can say any token
+REMEMBERED = 16  # whole replies whose places are kept as the server told them while it wrote
+SEEDS = 64  # in the block of replicates whose seeds are neighbours
+_GREEDY = Sampling(temperature=0)
+_RAW = Sampling()
+
+
+def open_http(spec: str) -> HttpEngine:
+    """The engine of the servers that ``--model SPEC`` names; their first answers say what they are."""
+    pool = Pool(read_servers(spec))
+    dialect, facts = meet(pool)
+    text = ServerText(dialect, facts, pool.ask_any, set(facts.ends))
+    if facts.template:
+        text.ends.add(text.closing)
+    return HttpEngine(pool, dialect, facts, text)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Jobs whose continuations are one request: the same prefix, and streams in a row."""
+
+    jobs: tuple[Job, ...]
+    seed: int
+    cap: int
+
+
+class HttpEngine:
+    """A server's model behind the ``Engine`` protocol.
+
+    Parameters
+    ----------
+    pool : the servers, all with the same model.
+    text : how words become ids; the server's own tokenizer, or one on this side.
+    """
+
+    def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: ServerText) -> None:
+        self._pool, self._dialect, self._facts, self._text = pool, dialect, facts, text
+        self._seen: OrderedDict[tuple[int, ...], tuple[Returned, ...]] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """The model by the server's name for it: where the server stands is no part of what was asked."""
+        return f"server:{short(self._facts.model)}"
+
+    @property
+    def default_sampling(self) -> Sampling:
+        return _RAW
+
+    @property
+    def context_window(self) -> int:
+        return self._facts.context_window
+
+    def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
+        context = self._text.encode(prompt, prefill)
+        if len(context.ids) >= self.context_window:
+            raise UserError(
+                f"the prompt has {len(context.ids)} tokens and the server's context window is {self.context_window}; "
+                "shorten the prompt."
+            )
+        return context
+
+    def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
+        return self._text.encode_reply(context, text, finished)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self._text.decode(tokens)
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        return self._text.pieces(tokens)
+
+    def spell(self, context: Context) -> str:
+        return self._text.spell(context)
+
+    def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
+        return self._text.follow_up(path.context, question)
+
+    def score(self, path: Path, sampling: Sampling) -> Score:
+        self._check_length(len(path.context.ids) + len(path.tokens))
+        places = self._pool.run(self._places(path, sampling))
+        laws = [law_of(place, sampling, self._facts.vocabulary) for place in places]
+        scores = [
+            token_score(law.ids, law.p, token, sampling, unlisted=law.unlisted)
+            for law, token in zip(laws, path.tokens, strict=True)
+        ]
+        return Score(
+            np.array([score.p for score in scores]),
+            np.array([score.off_path for score in scores]),
+            tuple(score.alternatives for score in scores),
+            _notes(laws),
+        )
+
+    def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
+        rules = Rules(sampling, seed, frozenset(self._text.ends), self.decode)
+        groups: list[Group] = []
+        waiting: list[Job] = []
+        for job in jobs:
+            if not self._over(job, rules):
+                waiting.append(job)
+            elif job.ask is None:
+                yield _completion(job, *self._reply(job, Written((), ended=False), rules))
+            else:
+                groups.append(Group((job,), 0, 0))
+        groups += self.groups(waiting, sampling, seed)
+        if groups:
+            yield from self._all(groups, rules)
+
+    def groups(self, jobs: Sequence[Job], sampling: Sampling, seed: int) -> list[Group]:
+        """Jobs as requests, in the order in which a server's prefix cache likes them."""
+        children = 1 if sampling.temperature == 0 else min(self._facts.most_children, SEEDS)
+        return _groups(jobs, sampling, seed, children, self._dialect.seed_bits)
+
+    def request(self, group: Group, sampling: Sampling) -> Call[list[Written]]:
+        """What is sent for a group."""
+        first = group.jobs[0]
+        said = _said(first)
+        # A whole reply on its own may be the text that is looked into: it is scored while it is written.
+        alone = not said and len(group.jobs) == 1 and self._tells(sampling)
+        listed = self._listed(0, sampling) if alone else 0
+        ids = (*first.path.context.ids, *said)
+        return self._dialect.write(Order(ids, len(group.jobs), group.cap, sampling, group.seed, listed), self._facts)
+
+    @property
+    def room(self) -> int:
+        """Continuations that the servers are given at a time."""
+        return sum(endpoint.room for endpoint in self._pool.endpoints)
+
+    def _over(self, job: Job, rules: Rules) -> bool:
+        """Whether the reply is over before anything was written."""
+        if not 0 <= job.kept <= len(job.path.tokens):
+            raise UserError(f"a continuation keeps {job.kept} tokens of a path of {len(job.path.tokens)}.")
+        said = _said(job)
+        ask = 0 if job.ask is None else len(job.ask.ids) + job.ask.max_new_tokens
+        self._check_length(len(job.path.context.ids) + max(rules.sampling.max_new_tokens, len(said)) + ask)
+        over = len(said) >= rules.sampling.max_new_tokens or bool(self._text.ends.intersection(said))
+        return over or rules.stops(said, 0)
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.context_window:
+            raise UserError(
+                f"context and generation may have {tokens} tokens together, and the server's context window is "
+                f"{self.context_window}; shorten the prompt or lower --max-new-tokens."
+            )
+
+    def _all(self, groups: Sequence[Group], rules: Rules) -> Iterator[Completion]:
+        """Every group's completions as they come; the rest is called off where the caller leaves."""
+        done: queue.SimpleQueue[Completion | BaseException | None] = queue.SimpleQueue()
+        work = self._pool.start(self._dispatch(groups, rules, done))
+        try:
+            while (item := done.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+            work.result()  # where something else went wrong
+        finally:
+            work.cancel()
+
+    async def _dispatch(self, groups: Sequence[Group], rules: Rules, done: Any) -> None:
+        """Keep the servers' places filled, in the order of the groups."""
+        room = self.room
+        left, freed = room, asyncio.Event()
+        running: set[asyncio.Task[None]] = set()
+        failed: list[BaseException] = []
+
+        def finished(task: asyncio.Task[None], weight: int) -> None:
+            nonlocal left
+            left += weight
+            running.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                failed.append(error)
+            freed.set()
+
+        try:
+            for group in groups:
+                weight = min(len(group.jobs), room)
+                while left < weight and not failed:
+                    freed.clear()
+                    await freed.wait()
+                if failed:
+                    break
+                left -= weight
+                task = asyncio.create_task(self._group(group, rules, done))
+                running.add(task)
+                task.add_done_callback(partial(finished, weight=weight))
+            while running and not failed:
+                freed.clear()
+                await freed.wait()
+        finally:
+            for task in tuple(running):
+                task.cancel()
+            done.put(failed[0] if failed else None)
+
+    async def _group(self, group: Group, rules: Rules, done: Any) -> None:
+        """One request, and the follow-up question of each of its continuations."""
+        first = group.jobs[0]
+        written = [Written((), ended=False)]
+        if group.cap:
+            call = self.request(group, rules.sampling)
+            written = await self._pool.send(call, self._affinity(first), len(group.jobs))
+        if written[0].places is not None:
+            self._remember((*first.path.context.ids, *_said(first), *written[0].tokens), written[0].places)
+        await asyncio.gather(*(self._conclude(*pair, rules, done) for pair in zip(group.jobs, written, strict=True)))
+
+    async def _conclude(self, job: Job, written: Written, rules: Rules, done: Any) -> None:
+        """One continuation up to its end, with its follow-up question."""
+        # Texts are looked up in another thread: it may take a request, and those are this thread's work.
+        known = not written.ended or bool(self._text.ends.intersection(written.tokens[-1:]))
+        if known and not rules.sampling.stop:
+            tokens, stopped = self._reply(job, written, rules)
+        else:
+            tokens, stopped = await asyncio.to_thread(self._reply, job, written, rules)
+        answer, asked = None, 0
+        if job.ask is not None:
+            answer, asked = await self._answer(job, job.ask, tokens)
+        p = [float("nan")] * len(tokens)
+        for i, place in enumerate(written.places or ()):
+            p[i : i + 1] = [self._recorded(place, token, rules.sampling) for token in tokens[i : i + 1]]
+        done.put(_completion(job, tokens, stopped, p, answer, asked))
+
+    def _tells(self, sampling: Sampling) -> bool:
+        """Whether what the server says while it writes is what it would say at temperature 1 without filter."""
+        return self._facts.raw or (sampling.temperature == 1 and not sampling.truncates)
+
+    def _remember(self, ids: tuple[int, ...], places: tuple[Returned, ...]) -> None:
+        """Keep what was said while a reply was written: scoring it then asks for what is missing only."""
+        self._seen[ids] = places
+        while len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _affinity(self, job: Job) -> bytes:
+        """The prefix whose cache a job can use."""
+        return _digest((*job.path.context.ids, *job.path.tokens[: job.kept]))
+
+    def _reply(self, job: Job, written: Written, rules: Rules) -> tuple[tuple[int, ...], bool]:
+        """The tokens of a continuation up to its end, and whether it came to one."""
+        tokens, ends, said = written.tokens, self._text.ends, _said(job)
+        if written.ended and (not tokens or tokens[-1] not in ends):
+            # An end of turn that was not known, or one that the server keeps to itself.
+            piece = self._text.pieces(tokens[-1:])
+            if not tokens or (piece[0] and written.text.endswith(piece[0])):
+                tokens = (*tokens, self._text.closing)
+            else:
+                ends.add(tokens[-1])
+        if rules.sampling.stop:
+            for length in range(len(tokens) + 1):
+                if rules.stops((*said, *tokens[:length]), max(len(said) + length - 1, 0)):
+                    return tokens[:length], True
+        return tokens, bool(ends.intersection((*said, *tokens)))
+
+    async def _answer(self, job: Job, ask: Ask, tokens: tuple[int, ...]) -> tuple[str, int]:
+        """The answer to a follow-up question, and the number of its tokens."""
+        said = (*_said(job), *tokens)
+        before = said[:-1] if said and said[-1] in self._text.ends else said  # the question brings its own end of turn
+        order = Order((*job.path.context.ids, *before, *ask.ids), 1, ask.max_new_tokens, _GREEDY, 0)
+        (reply,) = await self._pool.send(self._dialect.write(order, self._facts), self._affinity(job))
+        tokens, _ = await asyncio.to_thread(self._reply, job, reply, Rules(_GREEDY, 0, frozenset(), self.decode))
+        return await asyncio.to_thread(self.decode, tokens), len(tokens)
+
+    def _recorded(self, place: Returned, token: int, sampling: Sampling) -> float:
+        """Probability of a token that was drawn, NaN where what was listed beside it does not settle it."""
+        law = law_of(place, sampling, self._facts.vocabulary)
+        at = law.p[law.ids == token]
+        return float(at[0]) if len(at) and at[0] > 0 and law.error == 0 else float("nan")
+
+    async def _places(self, path: Path, sampling: Sampling) -> list[Returned]:
+        """What the server says of the place of each of a path's tokens, as far as its law needs it."""
+        ids, first = (*path.context.ids, *path.tokens), len(path.context.ids)
+        if not path.tokens:
+            return []
+        call = self._dialect.read_path(ids, first, self._listed(0, sampling), self._facts)
+        places: Sequence[Returned] = self._seen.get(ids, ())
+        if len(places) == len(path.tokens):
+            pass
+        elif call is not None:
+            places = await self._pool.send(call, _digest(path.context.ids))
+        else:
+            places = [await self._next(ids[: first + s], self._listed(0, sampling)) for s in range(len(path.tokens))]
+        settled = (self._settle(place, ids[: first + s], path.tokens[s], sampling) for s, place in enumerate(places))
+        return list(await asyncio.gather(*settled))
+
+    async def _settle(self, place: Returned, prefix: tuple[int, ...], token: int, sampling: Sampling) -> Returned:
+        """The same place with more tokens listed, until its law is settled or the server has no more to say."""
+        asked, level = self._listed(0, sampling), 0
+        while not self._settled(place, token, sampling):
+            level += 1
+            listed = self._listed(level, sampling, token not in place.ids)
+            if listed <= asked:
+                return await self._discover(place, prefix)
+            asked = listed
+            place = place.joined(await self._next(prefix, listed))
+        return place
+
+    def _settled(self, place: Returned, token: int, sampling: Sampling) -> bool:
+        law = law_of(place, sampling, self._facts.vocabulary)
+        if sampling.truncates or place.whole:
+            return law.error == 0 and law.unlisted == 0
+        return token in law.ids and law.unlisted <= UNLISTED and law.error <= UNLISTED
+
+    def _listed(self, level: int, sampling: Sampling, whole: bool = False) -> int:
+        """How many log-probabilities are asked for at a place at first, second ... try.
+
+        One more than top-k, so that it is seen where top-k ends. ``whole``: at last the whole vocabulary.
+        """
+        limit = self._facts.most_listed or self._facts.vocabulary or LISTED[-1]
+        if level < len(LISTED):
+            return min(max(LISTED[level], sampling.top_k + 1), limit)
+        return limit if whole else min(LISTED[-1], limit)
+
+    async def _next(self, prefix: tuple[int, ...], listed: int) -> Returned:
+        """What the server says of the token after a prefix."""
+        (written,) = await self._pool.send(
+            self._dialect.write(Order(prefix, 1, 1, _RAW, 0, listed), self._facts), _digest(prefix)
+        )
+        return self._place(written)
+
+    async def _discover(self, place: Returned, prefix: tuple[int, ...]) -> Returned:
+        """Where the server lists too few tokens: more of them, found by letting it draw from its law.
+
+        Each drawn token comes with its log-probability. Drawn at temperature 1 without filter, so that this is a raw
+        one under every server's convention.
+        """
+        if self._facts.most_listed is None:
+            return place
+        seed = int.from_bytes(_digest(prefix), "big") >> (64 - self._dialect.seed_bits)
+        count = min(self._facts.most_children, SEEDS)
+        calls = [
+            self._dialect.write(Order(prefix, count, 1, _RAW, seed + start, self._facts.most_listed), self._facts)
+            for start in range(0, SEEDS, count)
+        ]
+        for answer in await asyncio.gather(*(self._pool.send(call, _digest(prefix), count) for call in calls)):
+            for written in answer:
+                place = place.joined(self._place(written))
+        return place
+
+    def _place(self, written: Written) -> Returned:
+        if not written.places:
+            raise EngineError(
+                f"the server sent no log-probabilities of {self._facts.model}, without which nothing can be scored."
+            )
+        return written.places[0]
+
+
+def _said(job: Job) -> tuple[int, ...]:
+    """The tokens of the reply that a job is given."""
+    return (*job.path.tokens[: job.kept], *job.forced)
+
+
+def _completion(
+    job: Job,
+    tokens: tuple[int, ...],
+    stopped: bool,
+    p: Sequence[float] = (),
+    answer: str | None = None,
+    asked: int = 0,
+) -> Completion:
+    return Completion(
+        job,
+        (*job.forced, *tokens),
+        (*([float("nan")] * len(job.forced)), *p),
+        "stop" if stopped else "length",
+        answer,
+        len(tokens) + asked,
+    )
+
+
+def _groups(jobs: Sequence[Job], sampling: Sampling, seed: int, most: int, bits: int) -> list[Group]:
+    """Jobs sorted by prefix, those in a row with the same prefix together, at most ``most``."""
+    first_seen = {path: i for i, path in enumerate(dict.fromkeys(job.path for job in jobs))}
+    order = sorted(jobs, key=lambda job: (first_seen[job.path], job.kept, job.forced, job.stream))
+    groups: list[Group] = []
+    for job in order:
+        own = _seed(seed, job.stream, bits)
+        if groups and len(groups[-1].jobs) < most and _fits(job, own, groups[-1]):
+            groups[-1] = replace(groups[-1], jobs=(*groups[-1].jobs, job))
+        else:
+            groups.append(Group((job,), own, sampling.max_new_tokens - job.kept - len(job.forced)))
+    return groups
+
+
+def _fits(job: Job, seed: int, group: Group) -> bool:
+    """Whether a job's draw is the next child of a group's request."""
+    first = group.jobs[0]
+    same = (first.kept, first.forced, first.stream[:-1]) == (job.kept, job.forced, job.stream[:-1])
+    return same and seed == group.seed + len(group.jobs) and (first.path is job.path or first.path == job.path)
+
+
+def _seed(seed: int, stream: tuple[int, ...], bits: int) -> int:
+    """The seed of a stream: streams that differ in their last number only have neighbours, in blocks of ``SEEDS``."""
+    last = stream[-1] if stream else 0
+    key = (*stream[:-1], last // SEEDS)
+    block = int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0]) >> (64 - bits)
+    return block - block % SEEDS + last % SEEDS
+
+
+def _digest(ids: Sequence[int]) -> bytes:
+    """A short name of a prefix."""
+    return hashlib.blake2b(np.asarray(ids, dtype=np.int64).tobytes(), digest_size=8).digest()
+
+
+def _notes(laws: Sequence[ReturnedLaw]) -> tuple[str, ...]:
+    """What is not exact about a score."""
+    bounded = [law.error for law in laws if law.error > 1e-6]
+    if not bounded:
+        return ()
+    return (
+        f"the server lists too few alternatives to settle the law of {len(bounded)} of {len(laws)} tokens; there it is "
+        f"known within a total variation of {max(bounded):.2g} (their sum, {sum(bounded):.2g}, bounds what it does to "
+        "the curve).",
+    )

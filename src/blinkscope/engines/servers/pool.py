@@ -1,0 +1,284 @@
+"""Requests to one or several servers: at most so many at a time, again where one failed, each answer once.
+
+Everything runs on one event loop in a thread of its own, so that an engine can be used like any other. A request that
+fails in a way that may pass (429, 5xx, a time-out, a cut connection, an answer that is not what was asked for) is made
+again, with the same seed, after a random share of a growing pause or after what ``Retry-After`` says. A server that
+does not answer at all is left out and tried again later; its requests go to the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import threading
+import time
+import weakref
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import aiohttp
+
+from blinkscope.engines.servers.address import Address, Servers
+from blinkscope.engines.servers.dialect import Call, Malformed, Refused, own_words
+from blinkscope.errors import EngineError, UserError
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 20.0  # seconds before a request is made again
+MOST_FAULTS = 12  # of a request that reaches its server and fails there
+CONNECT_SECONDS = 10.0
+LARGEST_ANSWER = 2**28  # bytes
+_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_BUSY = (429, 503, 529)  # the server says that it is not its fault: only patience limits these
+
+
+class Unreachable(Exception):
+    """A server did not answer; the text says how."""
+
+
+class Passing(Exception):
+    """A failure that may pass. after: seconds that the server asks to wait."""
+
+    def __init__(self, words: str, *, busy: bool = False, after: float | None = None) -> None:
+        super().__init__(words)
+        self.busy, self.after = busy, after
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """One server and how it is doing.
+
+    room: continuations that it may be given at a time. busy: those that it has. down: failures to answer in a row.
+    until: time before which it is left out.
+    """
+
+    address: Address
+    room: int = 1
+    busy: int = 0
+    down: int = 0
+    until: float = 0.0
+
+
+@dataclass(eq=False)
+class Pool:
+    """The servers of one model.
+
+    retried: requests that were made again.
+    """
+
+    servers: Servers
+    endpoints: list[Endpoint] = field(init=False)
+    retried: int = 0
+
+    def __post_init__(self) -> None:
+        self.endpoints = [Endpoint(address) for address in self.servers.addresses]
+        self._loop = asyncio.new_event_loop()
+        self._sessions: list[aiohttp.ClientSession] = []
+        self._random = random.Random()
+        threading.Thread(target=self._loop.run_forever, name="blinkscope servers", daemon=True).start()
+        # Also where nobody closes it, and at the end of the program.
+        self.close = weakref.finalize(self, _close, self._loop, self._sessions)
+        """Close all connections and end the thread."""
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work on the pool's loop."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def start(self, work: Coroutine[Any, Any, None]) -> Any:
+        """Begin work on the pool's loop; returns what can be cancelled."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def ask(self, endpoint: Endpoint, call: Call[T]) -> T:
+        """One request to one server, made once.
+
+        Raises
+        ------
+        Refused, Passing, Unreachable : it said no, failed, or did not answer.
+        """
+        return self.run(self._once(endpoint, call))
+
+    def ask_any(self, calls: Sequence[Call[T]]) -> list[T]:
+        """Several small requests at a time, each to any of the servers."""
+
+        async def all_of_them() -> list[T]:
+            return list(await asyncio.gather(*(self.send(call, b"", 0) for call in calls)))
+
+        return self.run(all_of_them())
+
+    async def send(self, call: Call[T], prefix: bytes, weight: int = 1) -> T:
+        """One request, made until it is answered.
+
+        Parameters
+        ----------
+        prefix : requests with the same one go to the same server while it has room, so that its cache is hit.
+        weight : number of continuations that are asked for.
+
+        Raises
+        ------
+        UserError : the servers refuse the request.
+        EngineError : no server answered for as long as patience lasts, or the request failed too often.
+        """
+        since: float | None = None
+        faults = 0
+        while True:
+            endpoint = await self._admit(prefix, weight)
+            try:
+                answer = await self._once(endpoint, call)
+            except Refused as no:
+                raise refusal(endpoint.address, no) from no
+            except (Passing, Unreachable) as fault:
+                since = time.monotonic() if since is None else since
+                faults += isinstance(fault, Passing) and not fault.busy
+                self.note_fault(endpoint, fault)
+                pause = self._pause(fault, endpoint, faults)
+                waited = time.monotonic() - since
+                if waited + pause > self.servers.patience or faults >= MOST_FAULTS:
+                    raise EngineError(
+                        f"the server at {endpoint.address.host} failed for {waited:,.0f} s: {fault}. What was drawn is "
+                        "kept; start the same command again to go on."
+                    ) from fault
+                self.retried += 1
+            else:
+                endpoint.down = 0
+                return answer
+            finally:
+                endpoint.busy -= weight
+            await asyncio.sleep(pause)
+
+    def note_fault(self, endpoint: Endpoint, fault: Exception) -> None:
+        """Leave a server out that did not answer, for longer each time it is tried."""
+        if isinstance(fault, Unreachable) and endpoint.until <= time.monotonic():  # else it is left out already
+            endpoint.down += 1
+            endpoint.until = time.monotonic() + min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**endpoint.down)
+
+    def _pause(self, fault: Passing | Unreachable, endpoint: Endpoint, faults: int) -> float:
+        """Seconds before the request is made again: a random share of a pause that doubles."""
+        if isinstance(fault, Unreachable):
+            others = any(other.until <= time.monotonic() for other in self.endpoints)
+            return 0.0 if others else self._random.uniform(0, FIRST_PAUSE) + endpoint.until - time.monotonic()
+        if fault.after is not None:
+            return fault.after + self._random.uniform(0, FIRST_PAUSE)
+        return self._random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(faults, 10)))
+
+    async def _admit(self, prefix: bytes, weight: int) -> Endpoint:
+        """A server with room: the one that has the prefix in its cache, else the one with the most room."""
+        while True:
+            now = time.monotonic()
+            up = [endpoint for endpoint in self.endpoints if endpoint.until <= now]
+            # A request heavier than a server's room goes to one that has nothing else to do.
+            free = [endpoint for endpoint in up if endpoint.busy == 0 or endpoint.busy + weight <= endpoint.room]
+            if free:
+                own = max(up, key=lambda endpoint: _rank(prefix, endpoint)) if len(up) > 1 else free[0]
+                chosen = own if own in free else min(free, key=lambda endpoint: endpoint.busy / endpoint.room)
+                chosen.busy += weight
+                return chosen
+            # The engine asks for no more than there is room for, so this is rare: a server has gone, or all have.
+            back = 0.01 if up else min(endpoint.until for endpoint in self.endpoints) - now
+            await asyncio.sleep(max(back, 0.01) * self._random.uniform(1, 1.5))
+
+    async def _once(self, endpoint: Endpoint, call: Call[T]) -> T:
+        address = endpoint.address
+        headers = {"Content-Type": "application/json"}
+        if address.key is not None:
+            headers["Authorization"] = f"Bearer {address.key}"
+        body = None if call.body is None else json.dumps(call.body, separators=(",", ":")).encode()
+        method = "GET" if body is None else "POST"
+        try:
+            # Redirects are not followed: what they lead to was not named, and the key is not meant for it.
+            async with self._opened().request(
+                method, address.url + call.path, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                if answer.content_length is not None and answer.content_length > LARGEST_ANSWER:
+                    raise Passing(f"its answer has {answer.content_length:,} bytes")
+                content = await answer.read()
+                status, after = answer.status, answer.headers.get("Retry-After")
+        except TimeoutError as error:
+            raise Passing(f"no answer within {self.servers.timeout:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(f"no connection ({error.strerror or error})") from error
+        except (aiohttp.ServerDisconnectedError, ConnectionError) as error:
+            raise Passing("it closed the connection") from error
+        except aiohttp.InvalidURL as error:
+            raise UserError(f"{address.url} is no address of a server.") from error
+        except (aiohttp.ClientError, UnicodeError) as error:
+            raise Passing(f"its answer could not be read ({type(error).__name__})") from error
+        return _read(call, status, content, after, address.key)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if not self._sessions:
+            # Proxies and passwords of the environment stay out: a key goes to its host and to no other.
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+                timeout=aiohttp.ClientTimeout(total=self.servers.timeout, sock_connect=CONNECT_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+            self._sessions.append(session)
+        return self._sessions[0]
+
+
+def _close(loop: asyncio.AbstractEventLoop, sessions: Sequence[aiohttp.ClientSession]) -> None:
+    for session in sessions:
+        asyncio.run_coroutine_threadsafe(session.close(), loop).result(5)
+    loop.call_soon_threadsafe(loop.stop)
+
+
+def _rank(prefix: bytes, endpoint: Endpoint) -> bytes:
+    """Rendezvous hashing: each prefix has its own order of the servers, and one that drops out moves only its own."""
+    return hashlib.blake2b(prefix + endpoint.address.url.encode(), digest_size=8).digest()
+
+
+def _read(call: Call[T], status: int, content: bytes, after: str | None, key: str | None) -> T:
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not 200 <= status < 300:
+        text = content[:4000].decode("utf-8", errors="replace")
+        words = own_words(text.replace(key, "***") if key else text, _without(parsed, key))
+        if status in _PASSING:
+            raise Passing(f"{status}: {words}", busy=status in _BUSY, after=_seconds(after))
+        raise Refused(status, words)
+    if parsed is None:
+        raise Passing("its answer is no JSON")
+    try:
+        return call.read(parsed)
+    except (Malformed, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise Passing(str(error) if isinstance(error, Malformed) else "its answer has another form") from error
+
+
+def _without(parsed: Any, key: str | None) -> Any:
+    """A parsed answer in which a key that the server sends back is not spelled out."""
+    return json.loads(json.dumps(parsed).replace(json.dumps(key)[1:-1], "***")) if key else parsed
+
+
+def _seconds(after: str | None) -> float | None:
+    """``Retry-After`` in seconds; dates, which hardly any server of models sends, are passed over."""
+    try:
+        return min(max(float(after or ""), 0.0), 3600.0)
+    except ValueError:
+        return None
+
+
+def refusal(address: Address, no: Refused) -> UserError:
+    """The sentence for a request that a server refuses."""
+    said = f'"{no.words}"' if no.words else "nothing"
+    if no.status in (401, 403):
+        what = "the key that was sent" if address.key else "a request without a key"
+        return UserError(
+            f"the server at {address.host} refuses {what} ({no.status}: {said}); set "
+            f"BLINKSCOPE_KEYS={address.host}=KEY or put a line 'HOST KEY' into the key file."
+        )
+    if 300 <= no.status < 400:
+        return UserError(
+            f"the server at {address.host} sends requests elsewhere ({no.status}); name the right address."
+        )
+    return UserError(f"the server at {address.host} refuses the request ({no.status}): it says {said}.")

@@ -1,0 +1,459 @@
+"""Models behind servers: the traps of their interfaces, and everything that can go wrong on the way.
+
+The servers are local, toy-backed and written from the documented shapes (``fake_server.py``), so that the law is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+import numpy as np
+import pytest
+
+from blinkscope import locate
+from blinkscope.engines import open_engine
+from blinkscope.engines.servers.address import read_keys, read_servers
+from blinkscope.engines.toy_models import open_toy
+from blinkscope.errors import EngineError, UserError
+from blinkscope.language.engine import Engine, Job, Path
+from blinkscope.language.sampling import Sampling
+from tests.engines.fake_server import ROUTES, FakeServer, Faults, serving
+
+TOY = "fork?agree=2&width=3&leak=0.1&length=14"
+FEATURE = "regex:(happy|sad)"
+DIALECTS = tuple(ROUTES)
+LAW = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=14)
+
+
+@pytest.fixture(params=DIALECTS)
+def server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
+    with serving(request.param, toy=TOY) as started:
+        yield started
+
+
+def toy_path(engine: Engine) -> Path:
+    """A reply of the toy model after its prompt."""
+    start = Path(engine.encode("Which way?"), ())
+    (done,) = engine.continue_([Job((), start, 0, (), (0,))], dataclasses.replace(LAW, top_p=1.0, temperature=1), 2)
+    return dataclasses.replace(start, tokens=done.tokens)
+
+
+def work(server: FakeServer) -> list[dict[str, object]]:
+    return [asked for path, asked in server.requests if path in ("/v1/completions", "/generate", "/completion")]
+
+
+# What is exact.
+
+
+@pytest.mark.parametrize(
+    "law",
+    [LAW, Sampling(max_new_tokens=14), Sampling(1.4, 3, 0.95, 0.01, 14), Sampling(0, max_new_tokens=14)],
+    ids=["top-p", "plain", "all filters", "greedy"],
+)
+def test_a_score_is_the_toy_models_own(server: FakeServer, law: Sampling) -> None:
+    engine, toy = open_engine(server.url), open_toy(TOY)
+    path = toy_path(engine)
+    known = toy.score(Path(toy.encode("Which way?"), path.tokens), law)
+    for fresh in (engine, open_engine(server.url)):  # with what was said while it was written, and without
+        score = fresh.score(path, law)
+        np.testing.assert_allclose(score.p, known.p, atol=1e-9)
+        np.testing.assert_allclose(score.off_path, known.off_path, atol=1e-9)
+        for ours, other in zip(score.alternatives, known.alternatives, strict=True):
+            assert dict(zip(ours.ids, ours.p.round(9), strict=True)) == dict(
+                zip(other.ids, other.p.round(9), strict=True)
+            )
+        assert score.notes == ()
+
+
+def test_label_laws_are_the_toy_models_own(server: FakeServer) -> None:
+    engine, toy = open_engine(server.url), open_toy(TOY)
+    start = Path(engine.encode("Which way?"), ())
+    count = 300
+    said = Counter(
+        "happy" in engine.decode(done.tokens)
+        for done in engine.continue_([Job((i,), start, 0, (), (3, i)) for i in range(count)], LAW, 5)
+    )
+    truth = toy.truth(toy_path(toy), LAW)
+    assert truth is not None
+    p = float(truth.posterior[0, truth.labels.index("happy")])
+    # 5.5 standard deviations: 4e-8, two-sided, for each of the dialects.
+    assert abs(said[True] / count - p) < 5.5 * np.sqrt(p * (1 - p) / count)
+
+
+# The traps.
+
+
+def test_first_tokens_are_forced_by_the_prefix_not_by_a_bias(server: FakeServer) -> None:
+    engine = open_engine(server.url)
+    path = toy_path(engine)
+    score = engine.score(path, LAW)
+    position = int(np.argmax(score.off_path))
+    token = int(score.alternatives[position].ids[0])
+    server.requests.clear()
+    list(engine.continue_([Job((0,), path, position, (token,), (1,))], LAW, 0))
+    (asked,) = work(server)
+    sent = asked.get("prompt") or asked["input_ids"]
+    assert sent == [*path.context.ids, *path.tokens[:position], token]
+    assert not asked.get("logit_bias")
+    assert "allowed_token_ids" not in asked
+
+
+def test_every_field_of_the_sampling_law_is_always_sent(server: FakeServer) -> None:
+    engine = open_engine(server.url)
+    list(engine.continue_([Job((), toy_path(engine), 0, (), (1,))], Sampling(max_new_tokens=14), 0))
+    for asked in work(server):
+        fields = asked.get("sampling_params", asked)
+        assert isinstance(fields, dict)
+        assert {"temperature", "top_p", "top_k", "min_p", "stop"} <= set(fields)
+        assert "seed" in fields or "sampling_seed" in fields
+        assert "samplers" in fields or server.dialect != "llama-server"
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang"])
+def test_log_probabilities_after_temperature_do_not_pass_for_raw_ones(dialect: str) -> None:
+    with serving(dialect, toy=TOY, processed=dialect == "vllm") as server:
+        engine, toy = open_engine(server.url), open_toy(TOY)
+        start = Path(engine.encode("Which way?"), ())
+        (done,) = engine.continue_([Job((), start, 0, (), (0,))], LAW, 2)
+        score = engine.score(dataclasses.replace(start, tokens=done.tokens), LAW)
+        known = toy.score(Path(toy.encode("Which way?"), done.tokens), LAW)
+        np.testing.assert_allclose(score.p, known.p, atol=1e-9)
+
+
+def test_neighbouring_seeds_never_share_draws(server: FakeServer) -> None:
+    engine = open_engine(server.url)
+    start = Path(engine.encode("Which way?"), ())
+    jobs = [Job((a, i), start, 0, (), (3, a, i)) for a in range(4) for i in range(70)]
+    list(engine.continue_(jobs, dataclasses.replace(LAW, max_new_tokens=2), 1))
+    seeds: list[int] = []
+    for asked in work(server):
+        fields = asked.get("sampling_params", asked)
+        assert isinstance(fields, dict)
+        first = int(fields.get("seed", fields.get("sampling_seed", 0)))
+        count = int(fields.get("n", fields.get("n_cmpl", 1)))
+        seeds += range(first, first + count)
+    drawn = seeds[-len(jobs) :]
+    assert len(set(drawn)) == len(jobs)
+
+
+def test_a_jobs_draw_does_not_depend_on_what_shares_its_request(server: FakeServer) -> None:
+    engine = open_engine(server.url)
+    start = Path(engine.encode("Which way?"), ())
+    jobs = [Job((i,), start, 0, (), (3, i)) for i in range(90)]
+    together = {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)}
+    before = len(work(server))
+    alone = {done.job.key: done.tokens for job in jobs[::9] for done in engine.continue_([job], LAW, 1)}
+    assert alone == {key: together[key] for key in alone}
+    if server.dialect != "sglang":
+        assert before < 60  # children of one request
+
+
+def test_tokens_with_the_same_text_stay_apart() -> None:
+    with serving("vllm", toy=TOY, twins=True) as server:
+        engine, toy = open_engine(server.url), open_toy(TOY)
+        path = toy_path(engine)
+        law = Sampling(max_new_tokens=14)
+        score = engine.score(path, law)
+        words = [token % len(toy.machine.words) if token >= len(toy.machine.words) else token for token in path.tokens]
+        known = toy.score(Path(toy.encode("Which way?"), tuple(words)), law)
+        halved = np.array([1.0 if token == 0 else 0.5 for token in path.tokens])
+        np.testing.assert_allclose(score.p, known.p * halved, atol=1e-9)
+        twins = [
+            token + len(toy.machine.words) if token < len(toy.machine.words) else word
+            for token, word in zip(path.tokens, words, strict=True)
+        ]
+        assert all(twin in set(other.ids.tolist()) for twin, other in zip(twins[:-1], score.alternatives, strict=False))
+
+
+def test_a_server_that_lists_few_tokens_is_asked_to_draw_more() -> None:
+    with serving("vllm", toy=TOY, most_listed=2) as server:
+        engine, toy = open_engine(server.url), open_toy(TOY)
+        path = toy_path(engine)
+        for law in (Sampling(max_new_tokens=14), Sampling(0.7, max_new_tokens=14), LAW):
+            score = engine.score(path, law)
+            known = toy.score(Path(toy.encode("Which way?"), path.tokens), law)
+            # Whatever it did not find out is said: as probability that is not listed, or as a bound in a note.
+            missing = score.off_path - np.array([other.p.sum() for other in score.alternatives])
+            assert missing.min() > -1e-9
+            said = score.notes[0].split("total variation of ")[1].split()[0] if score.notes else "1e-9"
+            bound = float(said)
+            assert np.abs(score.p - known.p).max() <= bound * 1.05  # it is printed with two digits
+            assert missing.max() < 0.05
+
+
+def test_a_list_that_does_not_settle_the_law_bounds_it() -> None:
+    from blinkscope.engines.returned import Returned, law_of
+    from blinkscope.language.sampling import next_token_law
+
+    random = np.random.default_rng(0)
+    exact = 0
+    for _ in range(300):
+        size, top = int(random.integers(30, 200)), int(random.integers(3, 29))
+        p = np.sort(random.dirichlet(np.full(size, random.choice([0.05, 0.3, 2.0]))))[::-1] + 1e-12
+        logprobs = np.log(p / p.sum())
+        law = Sampling(
+            float(random.choice([0.5, 0.8, 1.0, 1.3])),
+            int(random.choice([0, 5, 40])),
+            float(random.choice([0.8, 0.95, 1.0])),
+            float(random.choice([0.0, 0.05])),
+        )
+        true = next_token_law(logprobs[None], law, vocabulary=size).p[0]
+        found = law_of(Returned(np.arange(top), logprobs[:top], top), law, size)
+        assert np.abs(found.p - true[:top]).sum() / 2 <= found.error + 1e-9
+        if found.error == 0:
+            exact += 1
+            assert abs(found.unlisted - true[top:].sum()) < 1e-9
+    assert exact > 100
+
+
+def test_minus_infinity_is_no_probability() -> None:
+    with serving("vllm", toy=TOY) as server:
+        engine = open_engine(server.url)
+        score = engine.score(toy_path(engine), Sampling(max_new_tokens=14))
+        assert all(np.isfinite(other.p).all() and (other.p > 0).all() for other in score.alternatives)
+        # The server did list impossible tokens: it has more of them than the toy model has moves.
+        assert server.most_listed > max(len(other.ids) for other in score.alternatives) + 1
+
+
+def test_a_stop_text_ends_a_reply_wherever_it_began(server: FakeServer) -> None:
+    engine, toy = open_engine(server.url), open_toy(TOY)
+    path = toy_path(engine)
+    word = toy.machine.words[path.tokens[4]].strip()
+    law = Sampling(max_new_tokens=14, stop=(word,))
+    jobs = [Job((i,), path, i // 20, (), (3, i // 20, i % 20)) for i in range(100)]
+    stopped = 0
+    for done in engine.continue_([*jobs, Job((100,), path, 8, (), (1,))], law, 1):
+        text = engine.decode((*path.tokens[: done.job.kept], *done.tokens))
+        assert (done.finish == "stop") == (
+            word in text or text.endswith("sad.") or text.endswith("happy.") or 0 in done.tokens
+        )
+        if word in text and done.job.kept < 5:
+            stopped += 1
+            assert word not in engine.decode((*path.tokens[: done.job.kept], *done.tokens[:-1]))
+        if done.job.key == (100,):  # over before anything was written
+            assert done.tokens == ()
+    assert stopped > 3
+
+
+# Everything that can go wrong.
+
+
+def located(url: str, run: str | None = None) -> dict[str, object]:
+    trace = locate(open_engine(url), "Which way?", feature=FEATURE, seed=3, continuations=120, run=run)
+    found = trace.to_json()
+    del found["timing"]
+    return found
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_with_failing_requests_and_two_restarts_the_result_is_the_same(dialect: str) -> None:
+    with serving(dialect, toy=TOY) as server:
+        expected = located(server.url)
+        requests = len(work(server))
+    faults = Faults(0.05, seed=1)
+    with serving(dialect, toy=TOY, faults=faults, stop_after=[requests // 4, requests // 4]) as server:
+        assert located(server.url) == expected
+        assert not server.stop_after
+        assert faults.seen.total() > 0
+
+
+@pytest.mark.parametrize("kind", ["busy", "broken", "cut", "malformed", "miscounted", "slow"])
+def test_each_fault_is_survived(kind: str) -> None:
+    with serving("vllm", toy=TOY) as server:
+        engine = open_engine(server.url + "?timeout=0.5")
+        start = Path(engine.encode("Which way?"), ())
+        jobs = [Job((i,), start, 0, (), (3, i % 2, i)) for i in range(20)]
+        expected = {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)}
+        server.faults = Faults(0.3, (kind,), slow=1.0, seed=2)
+        assert {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)} == expected
+        assert server.faults.seen[kind] > 0
+
+
+def test_retry_after_is_waited_for() -> None:
+    with serving("vllm", toy=TOY, faults=Faults(1.0, ("busy",))) as server:
+        server.faults.share = 0.0
+        engine = open_engine(server.url)
+        server.faults.share = 1.0
+        began = time.monotonic()
+        server._loop.call_soon_threadsafe(server._loop.call_later, 0.3, setattr, server.faults, "share", 0.0)
+        list(engine.continue_([Job((), toy_start(engine), 0, (), (0,))], LAW, 2))
+        assert time.monotonic() - began > 0.25
+        assert 1 <= server.faults.seen["busy"] <= 8  # 0.05 s and more between two tries
+
+
+def toy_start(engine: Engine) -> Path:
+    return Path(engine.encode("Which way?"), ())
+
+
+def test_a_server_that_only_fails_ends_the_run_with_its_words() -> None:
+    with serving("vllm", toy=TOY) as server:
+        engine = open_engine(server.url + "?patience=2")
+        start = toy_start(engine)
+        server.faults = Faults(1.0, ("broken",))
+        with pytest.raises(EngineError, match="500: the engine is dead"):
+            list(engine.continue_([Job((), start, 0, (), (0,))], LAW, 2))
+
+
+def test_work_that_nobody_waits_for_is_called_off() -> None:
+    with serving("vllm", toy=TOY, latency=0.2) as server:
+        engine = open_engine(server.url + "?concurrency=4")
+        start = toy_start(engine)
+        jobs = [Job((i,), start, 0, (), (3, i, 0)) for i in range(200)]
+        running = engine.continue_(jobs, LAW, 1)
+        next(running)
+        running.close()  # type: ignore[attr-defined]
+        time.sleep(0.5)
+        done = len(work(server))
+        time.sleep(0.5)
+        assert len(work(server)) == done < 30
+
+
+# Several servers.
+
+
+def test_several_servers_share_the_work_and_one_that_dies_loses_nothing() -> None:
+    with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY) as two:
+        expected = located(one.url)
+        one.requests.clear()
+        pair = f"{one.url},{two.url}"
+        assert located(pair) == expected
+        assert min(len(work(one)), len(work(two))) > 5
+        # The same prefix goes to the same server, whose cache has it.
+        homes: dict[tuple[int, ...], set[int]] = {}
+        for number, server in enumerate((one, two)):
+            for asked in work(server):
+                if asked["max_tokens"] != 1:
+                    homes.setdefault(tuple(asked["prompt"][:-1]), set()).add(number)  # type: ignore[index]
+        assert np.mean([len(home) == 1 for home in homes.values()]) > 0.9
+        two.stop_after = [10]
+        assert located(pair) == expected
+        two.stop()
+        with pytest.warns(UserWarning, match="left out"):
+            assert located(pair) == expected
+
+
+def test_a_server_that_comes_back_is_used_again() -> None:
+    with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY, latency=0.02) as two:
+        engine = open_engine(f"{one.url},{two.url}?concurrency=4")
+        start = toy_start(engine)
+        jobs = [Job((i,), start, 0, (), (3, i, 0)) for i in range(40)]
+        two.stop()
+        done = list(engine.continue_(jobs, LAW, 1))
+        two.start()
+        time.sleep(1.5)
+        two.requests.clear()
+        path = toy_path(engine)
+        longer = [Job((s, i), path, s, (), (4, s, i)) for s in range(8) for i in range(5)]
+        done += engine.continue_(longer, LAW, 1)
+        assert len({completion.job.key for completion in done if len(completion.job.key) == 1}) == 40
+        assert len(done) == 80
+        assert work(two)
+
+
+def test_servers_of_different_kinds_are_refused() -> None:
+    with (
+        serving("vllm", toy=TOY) as one,
+        serving("sglang", toy=TOY) as two,
+        pytest.raises(UserError, match="the servers differ"),
+    ):
+        open_engine(f"{one.url},{two.url}")
+
+
+# Keys and addresses.
+
+
+def test_a_key_goes_to_its_host_and_nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: FilePath) -> None:
+    key = "sk-very-secret"
+    with serving("vllm", toy=TOY, key=key) as server, serving("vllm", toy=TOY, key="another") as other:
+        host = server.url.split("/")[2]
+        monkeypatch.setenv("BLINKSCOPE_KEYS", f"{host}={key}")
+        run = str(tmp_path / "run.db")
+        found = located(server.url, run)
+        assert found["status"] == "budget"
+        content = (tmp_path / "run.db").read_bytes()
+        assert key.encode() not in content
+        assert host.encode() not in content
+        assert key not in repr(read_servers(server.url))
+        with pytest.raises(UserError, match="401") as refused:
+            open_engine(other.url)
+        assert key not in str(refused.value)
+        # A server that sends a wrong key back does not get it printed.
+        monkeypatch.setenv("BLINKSCOPE_KEYS", f"{other.url.split('/')[2]}={key}")
+        with pytest.raises(UserError, match="refuses the key that was sent") as refused:
+            open_engine(other.url)
+        assert key not in str(refused.value)
+
+
+def test_a_key_file_that_others_can_read_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: FilePath) -> None:
+    place = tmp_path / "keys"
+    place.write_text("# mine\nhost.example:8000 sk-1\n\nother.example sk-2\n", encoding="utf-8")
+    environment = {"BLINKSCOPE_KEY_FILE": str(place)}
+    place.chmod(0o644)
+    with pytest.raises(UserError, match="chmod 600"):
+        read_keys(environment)
+    place.chmod(0o600)
+    assert read_keys(environment) == {"host.example:8000": "sk-1", "other.example": "sk-2"}
+    assert read_keys({**environment, "BLINKSCOPE_KEYS": "other.example=sk-3"})["other.example"] == "sk-3"
+    place.write_text("one two three\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1"):
+        read_keys(environment)
+    with pytest.raises(UserError, match="HOST=KEY"):
+        read_keys({"BLINKSCOPE_KEYS": "nothing"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("http://", "no address of a server"),
+        ("http://me:secret@host/v1", "a password stands in the address"),
+        ("http://host:99999/v1", "port"),
+        ("http://host/v1?api_key=1", "no setting 'api_key'"),
+        ("http://host/v1?concurrency=0", "concurrency is '0'"),
+        ("http://host/v1?timeout=-1", "timeout is '-1'"),
+        ("http://host/v1?dialect=", "dialect of a server's address is empty"),
+        ("http://host/v1,http://host/v1", "named twice"),
+        ("http://a/v1#x,http://b/v1#y", "several models"),
+    ],
+)
+def test_addresses_that_make_no_sense_are_refused(spec: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as refused:
+        read_servers(spec)
+    assert "secret" not in str(refused.value)
+
+
+def test_several_addresses_and_their_settings() -> None:
+    servers = read_servers("http://a:1/v1,https://b/x/v1/?concurrency=7&dialect=vllm#org/model")
+    assert [address.url for address in servers.addresses] == ["http://a:1", "https://b/x"]
+    assert (servers.model, servers.dialect, servers.concurrency) == ("org/model", "vllm", 7)
+
+
+# Mistakes, in the server's own words.
+
+
+def test_mistakes_are_said_in_one_sentence() -> None:
+    with serving("vllm", toy=TOY, window=40) as server:
+        with pytest.raises(UserError, match="has no model other; it has toy-model"):
+            open_engine(f"{server.url}#other")
+        with pytest.raises(UserError, match="there is no dialect 'x'"):
+            open_engine(f"{server.url}?dialect=x")
+        with pytest.raises(UserError, match="not like a sglang"):
+            open_engine(f"{server.url}?dialect=sglang")
+        engine = open_engine(server.url)
+        with pytest.raises(UserError, match="context window is 40"):
+            list(engine.continue_([Job((), toy_start(engine), 0)], Sampling(max_new_tokens=60), 0))
+        server.window = 10  # it says something else now than it did at first
+        with pytest.raises(UserError, match="maximum context length is 10 tokens"):
+            list(engine.continue_([Job((), toy_start(engine), 0)], Sampling(max_new_tokens=14), 0))
+
+
+def test_without_a_template_a_prompt_is_raw_text() -> None:
+    with serving("llama-server", toy=TOY, template=False) as server:
+        engine = open_engine(server.url)
+        context = engine.encode("Which way?")
+        assert engine.decode(context.ids) == "Which way?"
+        with pytest.raises(UserError, match="no chat template"):
+            engine.follow_up(Path(context, ()), "So?")
