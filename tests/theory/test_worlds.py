@@ -45,7 +45,7 @@ def test_two_gaussians_numbers_of_theory() -> None:
 
 @given(st.floats(0.02, 0.69), st.floats(5.0, 50.0))
 def test_where_the_printed_window_of_two_gaussians_is_conservative(eps: float, norm_of_mean: float) -> None:
-    """(!) Below eps = .429 against its own inequality, below .305 against Definition 4."""
+    """(!) Below eps = .429 against its own inequality, below .3056 against Definition 4."""
     world = TwoGaussians(norm_of_mean)
     exact, paper = critical_window(world, eps, ("+",)), world.paper(eps)
     assert paper.t_before is not None
