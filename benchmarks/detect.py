@@ -1,6 +1,6 @@
 """Make two really different models and texts by both: what docs/detect.md measures detection on.
 
-The last layers of SmolLM2-135M-Instruct are fine-tuned for about two minutes on harmless answers in another style, a
+The last layers of SmolLM2-135M-Instruct are fine-tuned for a few steps on harmless answers in another style, a
 ship's log. Then both models answer everyday questions, at temperature 1 and unfiltered. Into the folder go the tuned
 model (``tuned``), texts to train a probe on (``train.jsonl``) and texts to score (``texts.jsonl``), about other things
 than the former. Label 1 is what the tuned model wrote, or (family ``system prompt``) the untouched one when told to
