@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ def test_an_empty_group_has_no_difference() -> None:
     rows = [generation(i, i % 2 == 0) for i in range(10)]
     row = row_of(compare(study(rows), study([{**one, "windows": 1} for one in rows])), "dacc")
     assert row["first"] is row["second"] is row["difference"] is None
+
+
+def test_questions_of_two_data_sets_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    """Both data sets count from 1; one question is in both."""
+    for name, questions in (("one", "ab"), ("two", "cb")):
+        lines = [json.dumps({"question": f"Is it {q}?", "answer": "1"}) for q in questions]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        asked = ("study", "cot", "--model", "toy:fork?agree=4&width=2&length=16", "--from-text", "--error", "0.3")
+        done = blinkscope(*asked, "--data", f"{name}.jsonl", "-o", f"{name}.db", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert result("show", "one.db", "--against", "two.db", cwd=tmp_path)["shared"] == 1
 
 
 def test_what_cannot_be_compared_is_said() -> None:

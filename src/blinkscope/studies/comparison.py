@@ -103,8 +103,8 @@ def compare(first: StudyResult, second: StudyResult) -> Comparison:
     if how is None:
         raise UserError(f"runs of study {first.study} cannot be compared; those of {', '.join(COMPARED)} can.")
     sides = tuple(result.findings.tables.get(how.table, ()) for result in (first, second))
-    places = tuple(_places(rows, how.cluster) for rows in sides)
-    shared = [cluster for cluster in places[0] if cluster in places[1]]
+    places = tuple(_places(result, rows, how.cluster) for result, rows in zip((first, second), sides, strict=True))
+    shared = [name for name in places[0] if name in places[1]]
     if not shared:
         raise UserError(f"the two runs share no {how.cluster}, so there is nothing to compare.")
     numbers = tuple(how.numbers(rows) for rows in sides)
@@ -129,11 +129,15 @@ def compare(first: StudyResult, second: StudyResult) -> Comparison:
     return Comparison(first, second, differing, len(shared), rows)
 
 
-def _places(rows: Sequence[Row], cluster: str) -> dict[str, Int[np.ndarray, " places"]]:
-    """Where the observations of each cluster stand."""
+def _places(result: StudyResult, rows: Sequence[Row], cluster: str) -> dict[str, Int[np.ndarray, " places"]]:
+    """Where the observations of each cluster stand.
+
+    A cluster is known by what was asked, where that is kept: the first questions of two data sets have the same id.
+    """
+    prompts = {transcript.item: transcript.prompt for transcript in result.findings.transcripts}
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault(str(row[cluster]), []).append(i)
+        groups.setdefault(prompts.get(str(row.get("item"))) or str(row[cluster]), []).append(i)
     return {name: np.array(places) for name, places in groups.items()}
 
 
