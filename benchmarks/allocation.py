@@ -1,6 +1,6 @@
 """How near does the loop come to the cheapest allocation there is?
 
-    python benchmarks/allocation.py [--replay FILE] [--labels 2] [--errors 0.1 0.05] [--runs 3]
+    python benchmarks/allocation.py [--replay FILE] [--labels 2] [--errors 0.1 0.05 0.02] [--runs 3]
 
 For each case, with every off-path law known, the cheapest counts that bring the largest standard deviation over rows
 and labels down to the error (a convex problem, solved within 0.5 %; ``cheapest_counts``), and the same in whole numbers
@@ -27,18 +27,9 @@ import numpy as np
 
 from blinkscope.estimate import loop
 from blinkscope.estimate.allocation import cheapest_counts
-from blinkscope.estimate.decomposition import PILOT
+from blinkscope.estimate.decomposition import PILOT, inverse_counts
 from blinkscope.estimate.trace import Target
 from cases import Case, replay_cases, toy_cases
-
-
-def inverse_counts(drawn: np.ndarray) -> np.ndarray:
-    """Variance of a position's proportion over that of a single draw, (steps,), from the draws of its two halves.
-
-    Var((A + B) / 2) = v (1/n_A + 1/n_B) / 4; with one half empty the other one's proportion stands alone.
-    """
-    share = np.where((drawn > 0).all(axis=1), 0.25, 1.0)[:, None]
-    return np.asarray((share * np.divide(1.0, drawn, out=np.zeros(drawn.shape), where=drawn > 0)).sum(axis=1))
 
 
 def compare(case: Case, error: float, seed: int) -> dict[str, Any] | None:
@@ -73,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replay", type=Path, metavar="FILE", help="recorded rollouts; toy models alone without it")
     parser.add_argument("--labels", type=int, default=2, help="outcomes of recorded rollouts kept apart (default 2)")
-    parser.add_argument("--errors", type=float, nargs="+", default=[0.1, 0.05])
+    parser.add_argument("--errors", type=float, nargs="+", default=[0.1, 0.05, 0.02])
     parser.add_argument("--runs", type=int, default=3, help="runs of each case (default 3)")
     arguments = parser.parse_args()
     groups = {"toy": toy_cases([0])}
