@@ -18,17 +18,18 @@ def draw(summaries: Sequence[dict[str, Any]], runs: Mapping[str, Sequence[dict[s
     mpl.use("svg")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "blinkscope", "font.size": 9})
     folder.mkdir(parents=True, exist_ok=True)
-    _coverage(summaries).savefig(folder / "coverage.svg", metadata={"Date": None})
-    _errors(runs).savefig(folder / "errors.png", dpi=110)
+    estimators = [name for name in COLOURS if any(found["estimator"] == name for found in summaries)]
+    _coverage(summaries, estimators).savefig(folder / "coverage.svg", metadata={"Date": None})
+    _errors(runs, estimators).savefig(folder / "errors.png", dpi=110)
 
 
-def _coverage(summaries: Sequence[dict[str, Any]]) -> Any:
+def _coverage(summaries: Sequence[dict[str, Any]], estimators: Sequence[str]) -> Any:
     """Share of true values inside the bands against the level the bands claim, a line for each case."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.3), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, estimator in zip(axes, COLOURS, strict=True):
+    figure = Figure(figsize=(0.4 + 3.3 * len(estimators), 3.3), layout="constrained")
+    axes = figure.subplots(1, len(estimators), sharey=True, squeeze=False)[0]
+    for ax, estimator in zip(axes, estimators, strict=True):
         for found in summaries:
             if found["estimator"] == estimator and found["case"] != "decision":
                 levels = [float(level) for level in found["bands"]]
@@ -43,13 +44,14 @@ def _coverage(summaries: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def _errors(runs: Mapping[str, Sequence[dict[str, Any]]]) -> Any:
+def _errors(runs: Mapping[str, Sequence[dict[str, Any]]], estimators: Sequence[str]) -> Any:
     """Root mean square error made against the one stated, a dot for each run."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.3), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True, sharex=True)
-    for ax, (estimator, colour) in zip(axes, COLOURS.items(), strict=True):
+    figure = Figure(figsize=(0.4 + 3.3 * len(estimators), 3.3), layout="constrained")
+    axes = figure.subplots(1, len(estimators), sharey=True, sharex=True, squeeze=False)[0]
+    for ax, estimator in zip(axes, estimators, strict=True):
+        colour = COLOURS[estimator]
         found = [
             run for key, rows in runs.items() if key.endswith(f" {estimator}") for run in rows if run["stated"] > 0
         ]
