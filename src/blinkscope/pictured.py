@@ -63,12 +63,12 @@ class PicturePlan:
     """What is known before the first draw.
 
     largest: network evaluations of one draw from pure noise.
-    most_draws: how many a level takes at most, were it read by itself: 1 / (4 error^2).
+    most_draws: how many a level takes at most, were it read by itself: 1 / (4 error^2). None where ends are asked for.
     """
 
     record: PictureRecord
     largest: float
-    most_draws: int
+    most_draws: int | None
     known_draws: int
     notes: tuple[str, ...] = ()
 
@@ -123,7 +123,7 @@ def locate_picture(
             keeper.put_document(DOCUMENT, record.to_json())
         else:
             record = PictureRecord.from_json(document)
-        most = int(np.ceil(0.25 / target.error**2))
+        most = int(np.ceil(0.25 / target.error**2)) if target.ends is None else None
         announce(PicturePlan(record, record.costs[-1], most, len(keeper.known), keeper.notes))
         source = source_of(record, sampler, label, opened.autoencoder)
         trace = keeper.analyse(record, source, target, watch)

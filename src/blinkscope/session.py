@@ -234,6 +234,8 @@ def _split_options(
         return f"locate() has no option {name!r}; it has {known}."
 
     of_question, target = sort_options(Question, target, options, refusal)
+    if target.ends is not None:
+        raise UserError("ends are those of a picture's change; with a text, leave them out.")
     if isinstance(of_question.get("method"), str):
         of_question["method"] = MethodOptions(of_question["method"])
     if isinstance(prompt, Question):

@@ -23,7 +23,7 @@ NumberT = TypeVar("NumberT", int, float)
 
 def target_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of ``Target`` that the command line sets."""
-    given = {name: getattr(arguments, name) for name in Target.__dataclass_fields__}
+    given = {name: getattr(arguments, name, None) for name in Target.__dataclass_fields__}
     return {name: value for name, value in given.items() if value is not None}
 
 

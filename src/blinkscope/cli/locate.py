@@ -45,7 +45,7 @@ def command(arguments: argparse.Namespace) -> int:
         from blinkscope.cli import picture
 
         return picture.command(arguments)
-    for name in ("image", "times", "allow_pickle"):
+    for name in ("image", "times", "ends", "allow_pickle"):
         if getattr(arguments, name) not in NOT_GIVEN:
             option = name.replace("_", "-")
             raise UserError(f"--{option} belongs to pictures; it needs --model diffusion:NAME or diffusers:FOLDER.")

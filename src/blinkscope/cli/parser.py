@@ -90,6 +90,12 @@ def _locate(commands: Any) -> None:
     method = p.add_argument_group("how much is drawn")
     _methods(method)
     _targets(method)
+    method.add_argument(
+        "--ends",
+        type=float,
+        metavar="STEPS",
+        help="of diffusion models: stop when the ends of the change are this sure",
+    )
     method.add_argument("--plan", action="store_true", help="say what this and other methods would cost; draw nothing")
     machine = _machine(p)
     machine.add_argument(

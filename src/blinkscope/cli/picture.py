@@ -64,9 +64,11 @@ def _times(text: str) -> tuple[float, ...]:
 def _announce(plan: PicturePlan) -> None:
     """What the run can cost, before it costs anything."""
     already = f", {plan.known_draws:,} of them drawn before" if plan.known_draws else ""
+    each = "as many continuations as the ends take"
+    if plan.most_draws is not None:
+        each = f"at most about {plan.most_draws:,} continuations for each that is looked at"
     print(
-        f"{plan.record.steps} noise levels; at most about {plan.most_draws:,} continuations for each that is looked at"
-        f"{already}, of {plan.largest:g} network evaluations or fewer",
+        f"{plan.record.steps} noise levels; {each}{already}, of {plan.largest:g} network evaluations or fewer",
         file=sys.stderr,
     )
     for note in plan.notes:

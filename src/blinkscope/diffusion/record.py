@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from blinkscope.diffusion.ends import ChangeEnds, read_ends
 from blinkscope.diffusion.levels import NoiseLevels
 from blinkscope.errors import UserError
 from blinkscope.estimate.loop import Outcome
@@ -69,8 +70,8 @@ class PictureRecord:
         """One for every number of reverse steps taken."""
         return tuple(Stratum(position, self.costs[self.steps - position]) for position in range(self.steps))
 
-    def method_of_loop(self, target: Target) -> NoiseLevels:
-        return NoiseLevels(
+    def method_of_loop(self, target: Target) -> NoiseLevels | ChangeEnds:
+        levels = NoiseLevels(
             self.strata,
             self.final_label,
             self.labels,
@@ -79,6 +80,13 @@ class PictureRecord:
             generation=self.generation,
             positions=self.positions,
         )
+        if target.ends is None:
+            return levels
+        if self.clone:
+            raise UserError("ends are those of method forward-reverse: a trajectory's own posterior goes up and down.")
+        if self.positions is not None:
+            raise UserError("ends choose their own noise levels; leave the times out.")
+        return ChangeEnds(levels, target.ends)
 
     def trace(self, outcome: Outcome, target: Target, *, seconds: float = 0.0, model_seconds: float = 0.0) -> Trace:
         """The result that the outcome of the loop amounts to."""
@@ -104,6 +112,7 @@ class PictureRecord:
             kind="path" if self.clone else "forward-reverse",
             times=np.asarray(self.times)[levels],
             unit=self.unit,
+            ends=() if self.clone else read_ends(outcome.draws, self.final_label, self.steps),
             states=self.path[levels],
             thumbnails=None if self.thumbnails is None else tuple(self.thumbnails[level] for level in levels),
         )

@@ -6,9 +6,10 @@ Windows, forks and the JSON are read off it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -47,6 +48,7 @@ class Target:
     error: stop when the largest posterior standard deviation over rows and labels is at most this.
     continuations, generated_tokens: hard budgets; the first one reached stops.
     delta, max_width, level: see ``token_windows``.
+    ends: of diffusion models, stop when the ends of the change are known to so many steps, whatever the error.
     estimator: how the draws of the divergence method are read; see ``estimate/decomposition.py``.
     """
 
@@ -56,11 +58,13 @@ class Target:
     delta: float = 0.5
     max_width: int | None = None
     level: float = 0.95
+    ends: float | None = None
     estimator: Estimator = "unbiased"
 
     def __post_init__(self) -> None:
         for name in ("error", "delta", "level"):
             expect(name, getattr(self, name), (int, float), "a number")
+        expect("ends", self.ends, (int, float, type(None)), "a number of steps, or None")
         for name in ("continuations", "generated_tokens", "max_width"):
             expect(name, getattr(self, name), (int, type(None)), "a whole number, or None")
         if self.estimator not in ESTIMATORS:
@@ -71,11 +75,26 @@ class Target:
             raise UserError(f"delta is {self.delta}; a window's change must lie in (0, 1].")
         if not 0 < self.level < 1:
             raise UserError(f"level is {self.level}; it must lie strictly between 0 and 1.")
+        if self.ends is not None and not 0 < self.ends < math.inf:
+            raise UserError(f"ends is {self.ends}; it is a standard deviation in steps, above 0.")
         if self.max_width is not None and self.max_width < 1:
             raise UserError(f"max-width is {self.max_width}; a window covers at least 1 token.")
         for name, budget in (("continuations", self.continuations), ("generated-tokens", self.generated_tokens)):
             if budget is not None and budget < 1:
                 raise UserError(f"{name} is {budget}; a budget is a positive whole number.")
+
+
+@dataclass(frozen=True)
+class End:
+    """Where the probability of a picture's own label passes a share.
+
+    step: number of reverse steps taken, between two levels. sd: its standard deviation, in steps; 0 where the
+    probability is above the share from pure noise on.
+    """
+
+    share: float
+    step: float
+    sd: float
 
 
 @dataclass(frozen=True)
@@ -123,6 +142,7 @@ class Trace:
     times: of diffusion models, the time of each row in the theory; else None. unit: OU time, or probability of a mask.
     states: of diffusion models, the sample at each row, shape (rows, ...); the last is the sample itself.
     thumbnails: small pictures of ``states``, where these are no pictures themselves.
+    ends: of the kind ``forward-reverse``, where the probability of the final label passes 1/4 and 3/4; else empty.
     """
 
     settings: Mapping[str, JSON]
@@ -144,6 +164,7 @@ class Trace:
     unit: str = OU_TIME.unit
     states: np.ndarray[Any, Any] | None = field(default=None, repr=False)
     thumbnails: tuple[Mapping[str, JSON], ...] | None = field(default=None, repr=False)
+    ends: tuple[End, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -258,6 +279,7 @@ class Trace:
                 "level": self.target.level,
                 **({} if self.skipped is None else {"skipped": self.skipped.tolist()}),
             },
+            **({} if self.times is None else {"ends": [asdict(end) for end in self.ends]}),
             "windows": [
                 {
                     "start": w.start,

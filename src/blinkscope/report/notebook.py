@@ -54,7 +54,7 @@ def _picture(trace: Trace) -> list[str]:
         _element("div", pictures.METHODS[trace.kind], QUIET),
         _table(pictures.headings(trace), pictures.levels(trace)),
         _element("div", pictures.finding(trace), STRONG),
-        _element("div", f"{pictures.cost(trace)} {summary.error(trace)}", QUIET),
+        _element("div", f"{pictures.cost(trace)} {pictures.reached(trace)}", QUIET),
     ]
 
 

@@ -32,8 +32,9 @@ def picture_data(trace: Trace) -> dict[str, Any]:
         "settings": dict(trace.settings),
         "answer": pictures.answer(trace),
         "finding": pictures.finding(trace),
+        "ends": pictures.ends(trace),
         "method": pictures.METHODS[trace.kind],
-        "target": {"delta": target.delta, "max_width": target.max_width, "level": target.level},
+        "target": {"delta": target.delta, "max_width": target.max_width, "level": target.level, "ends": target.ends},
         "levels": _levels(trace),
     }
 

@@ -40,6 +40,26 @@ def finding(trace: Trace) -> str:
     )
 
 
+def ends(trace: Trace) -> str:
+    """Where the probability of the picture's own label passes 1/4 and 3/4, in one sentence; empty where not read."""
+    if not trace.ends:
+        return ""
+    name = shortened(trace.final_label, summary.LABEL_WIDTH)
+    parts = [
+        f"{end.share:g} at step {end.step:.1f} ± {end.sd:.1f}" if end.sd else f"{end.share:g} before the first step"
+        for end in trace.ends
+    ]
+    asked = "" if trace.target.ends is None else f"; asked for {trace.target.ends:g} steps"
+    return f"The probability of {name} passes {' and '.join(parts)} (one standard deviation{asked})."
+
+
+def reached(trace: Trace) -> str:
+    """How far the run is from what was asked of it, in a sentence: of the ends, or of the curve."""
+    if trace.target.ends is not None:
+        return ends(trace) + summary.stopped(trace)
+    return f"{ends(trace)} {summary.error(trace)}".strip()
+
+
 def stretch(trace: Trace, window: TokenWindow) -> str:
     """A window in words, in steps and in time."""
     doubt = "" if window.certain else f", with probability {window.probability:.2f}"

@@ -128,21 +128,25 @@ def cost(trace: Trace) -> str:
     return f"{c.continuations:,} continuations, {c.generated_tokens:,} generated tokens{predicted}{scored}{seconds}."
 
 
-def error(trace: Trace) -> str:
-    """How exact the curve is, and why the run stopped."""
-    reached = trace.error
-    stopped = {
+def stopped(trace: Trace) -> str:
+    """Why the run stopped short of what was asked; empty where it did not."""
+    return {
         "complete": "",
         "budget": " The budget was spent first.",
         "interrupted": " These are the draws so far: locate goes on from them.",
     }[trace.status]
+
+
+def error(trace: Trace) -> str:
+    """How exact the curve is, and why the run stopped."""
+    reached = trace.error
     left_out = f" Positions left out move it by at most {trace.skipped_weight:.2g}." if trace.skipped_weight else ""
     unlisted = (
         f" Alternatives without a record by at most {trace.unrecorded_weight:.2g}." if trace.unrecorded_weight else ""
     )
     asked = f", asked for {reached['asked']:g}" if trace.settings.get("method") not in ("grid", "bisect") else ""
     largest = f"Largest error of the curve {reached['reached_max']:.3f}{asked}."
-    return f"{largest}{stopped}{left_out}{unlisted}"
+    return f"{largest}{stopped(trace)}{left_out}{unlisted}"
 
 
 def agreement(comparison: Mapping[str, JSON]) -> str:

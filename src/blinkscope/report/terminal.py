@@ -88,7 +88,7 @@ def _picture_parts(trace: Trace) -> list[RenderableType]:
         Text(pictures.finding(trace), style="bold"),
         Text(),
         Text(pictures.cost(trace)),
-        Text(summary.error(trace)),
+        Text(pictures.reached(trace)),
     ]
     return parts + [Text(f"Note: {visible(note, keep='')}") for note in trace.notes]
 

@@ -114,6 +114,7 @@
           ${" "}${clocks(rowOf(window.end)).join(", ")}): changed by ${prob(window.change)}
           <span class="interval">${interval(window)}</span>, a window with probability ${prob(window.probability)}.
         </li>`)}</ul>`}
+    ${data.ends && html`<p>${line(data.ends)}</p>`}
   </section>`;
 
   const cost = () => [
@@ -128,7 +129,7 @@
   const accuracy = () => [[
     "Error reached",
     small(data.error.reached_max),
-    `The largest posterior standard deviation over all levels and labels; asked for ${small(data.error.asked)}.`,
+    `The largest posterior standard deviation over all levels and labels; ${target.ends === null ? `asked for ${small(data.error.asked)}` : "the ends of the change were asked for instead"}.`,
   ]];
 
   const HowTo = () => html`<details class="howto">
