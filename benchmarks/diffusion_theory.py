@@ -4,8 +4,8 @@ On Gaussian mixtures everything is exact, so that what is measured can be compar
 own posteriors are estimated by denoising again. The false-alarm probabilities stand in the tests
 (``tests/diffusion/test_gaussian.py``, ``test_exact.py``, ``test_digits.py``); here are the numbers.
 
-    python benchmarks/diffusion_theory.py             # about six minutes of one core
-    python benchmarks/diffusion_theory.py --quick     # fewer pictures: half a minute
+    python benchmarks/diffusion_theory.py             # about ten minutes of one core
+    python benchmarks/diffusion_theory.py --quick     # fewer pictures: two minutes
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from blinkscope.critical import critical_window
+from blinkscope.critical import Interval, critical_window
 from blinkscope.diffusion.digits import LABELS, SHAPE, Digits, load_digits_model, load_scans
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.schedules import cosine_times
@@ -92,9 +92,10 @@ def windows(world: GaussianMixture, steps: int, eta: float, pictures: int, repea
     found = sampled_window(posterior, index, EPS, after, level=0.95)
     exact = SampledMixture(exact_posterior(world, times[levels]), index)
     truth = critical_window(exact, EPS, after)
+    # An end of an empty set is below all times for T_after, and above them for T_before.
     held = [
-        interval is not None and (interval[0] or 0) <= (time or 0) <= (math.inf if interval[1] is None else interval[1])
-        for time, interval in ((truth.t_after, found.t_after_interval), (truth.t_before, found.t_before_interval))
+        holds(truth.t_after, found.t_after_interval, -math.inf),
+        holds(truth.t_before, found.t_before_interval, math.inf),
     ]
     return {
         "exact": [rounded(truth.t_after), rounded(truth.t_before)],
@@ -103,6 +104,12 @@ def windows(world: GaussianMixture, steps: int, eta: float, pictures: int, repea
         "t_before_interval": [rounded(t) for t in found.t_before_interval or ()],
         "exact_within": held,
     }
+
+
+def holds(time: float | None, interval: Interval | None, empty: float) -> bool:
+    low, high = interval or (None, None)
+    at, low, high = (empty if t is None else t for t in (time, low, high))
+    return low <= at <= high
 
 
 def sampled_posterior(

@@ -214,27 +214,24 @@ def test_label_law_of_unequal_weights_in_eight_dimensions() -> None:
                 assert binom.cdf(count, n, max(0.0, exact.mean[0, k] - slack)) > 1e-8
 
 
-@pytest.mark.parametrize(
-    "world",
-    [
-        UNEQUAL,
-        GaussianMixture(means=np.array([[5.0, 0.0], [-5.0, 1.0]]), prior=np.array([0.25, 0.75])),
-        GaussianMixture(
-            means=np.eye(3, 30) * 8,
-            covariances=np.stack([np.diag(np.linspace(low, 1.2, 30)) for low in (0.3, 0.5, 0.8)]),
-            prior=np.array([0.5, 0.3, 0.2]),
-        ),
-    ],
-    ids=["8 dimensions", "2 dimensions", "30 dimensions"],
-)
-def test_measured_windows_hold_the_exact_ones(world: GaussianMixture) -> None:
-    """Posteriors from 6 denoisings of 300 pictures at each of 9 times; intervals at level 1 - 1e-7."""
-    times, pictures, repeats = cosine_times(60), 300, 6
-    levels = np.array([16, 28, 38, 44, 48, 52, 55, 58, 59])
+WORLDS = {
+    "8 dimensions": UNEQUAL,
+    "2 dimensions": GaussianMixture(means=np.array([[5.0, 0.0], [-5.0, 1.0]]), prior=np.array([0.25, 0.75])),
+    "30 dimensions": GaussianMixture(
+        means=np.eye(3, 30) * 8,
+        covariances=np.stack([np.diag(np.linspace(low, 1.2, 30)) for low in (0.3, 0.5, 0.8)]),
+        prior=np.array([0.5, 0.3, 0.2]),
+    ),
+}
+
+
+def measured(
+    world: GaussianMixture, diffusion: GaussianDiffusion, levels: np.ndarray, pictures: int = 300, repeats: int = 6
+) -> Posterior:
+    """Posteriors of noised samples of the world at each level, from so many denoisings each."""
     rng = np.random.default_rng(11)
     classes = rng.choice(len(world.labels), size=pictures, p=world.weights)
     clean = np.concatenate([world.sample(rng, world.labels[k], 0.0, 1) for k in classes])
-    diffusion = GaussianDiffusion(world.denoise, times, clean.shape[1:])
     rows = np.repeat(levels, pictures)
     noisy = np.array(
         [diffusion.noise(rng, x, int(i)) for i, x in zip(rows, np.tile(clean, (len(levels), 1)), strict=True)]
@@ -243,19 +240,53 @@ def test_measured_windows_hold_the_exact_ones(world: GaussianMixture) -> None:
     finished = diffusion.reverse(np.repeat(noisy, repeats, axis=0), many, streams(len(many), 12))
     labels = labels_of(world, finished).reshape(len(levels), pictures, repeats)
     counts = (labels[..., None] == np.arange(len(world.labels))).sum(axis=2)
-    posterior = Posterior(times[levels], world.labels, counts / repeats, weights=world.weights, counts=counts)
-    points = tuple(times[levels].tolist())
-    index = IndexSet("time", "OU time", float(times[16]), float(times[59]), points)
+    times = diffusion.times[levels]
+    return Posterior(times, world.labels, counts / repeats, weights=world.weights, counts=counts)
+
+
+def ends_at(posterior: Posterior, world: GaussianMixture) -> list[tuple[float, float, float, int]]:
+    """Of T_after and T_before: exact value, limits at 1 - 1e-7, and how many of the times lie between these."""
+    points = tuple(np.sort(posterior.index).tolist())
+    index = IndexSet("time", "OU time", points[0], points[-1], points)
     window = sampled_window(posterior, index, 0.4, ("0",), level=1 - 1e-7)
     exact = critical_window(AtLevels(world, index), 0.4, ("0",))
+    out = []
     for truth, interval in ((exact.t_after, window.t_after_interval), (exact.t_before, window.t_before_interval)):
         assert truth is not None
         assert interval is not None
         low = -math.inf if interval[0] is None else interval[0]
         high = math.inf if interval[1] is None else interval[1]
+        out.append((truth, low, high, sum(low <= t <= high for t in points)))
+    return out
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_measured_windows_hold_the_exact_ones(name: str) -> None:
+    """Posteriors from 6 denoisings of 300 pictures at each of 9 times; intervals at level 1 - 1e-7."""
+    world, levels = WORLDS[name], np.array([16, 28, 38, 44, 48, 52, 55, 58, 59])
+    shape = world.sample(np.random.default_rng(0), "0", 0.0, 1).shape[1:]
+    posterior = measured(world, GaussianDiffusion(world.denoise, cosine_times(60), shape), levels)
+    for truth, low, high, inside in ends_at(posterior, world):
         assert low <= truth <= high
-        # It says something: at least a third of the times are ruled out.
-        assert sum(low <= t <= high for t in points) <= 6
+        assert inside <= 6  # it says something: at least a third of the times are ruled out
+
+
+def test_windows_do_not_depend_on_the_number_of_steps() -> None:
+    """The same nine times in 50, 100 and 250 steps: every interval holds the exact end, hence they all overlap.
+
+    Without noise (eta = 0) every posterior is 0 or 1: nothing ever looks mixed, and there is no T_before.
+    """
+    world, coarse = WORLDS["2 dimensions"], np.array([14, 22, 30, 36, 40, 43, 45, 47, 49])
+    for steps in (50, 100, 250):
+        diffusion = GaussianDiffusion(world.denoise, cosine_times(steps), (2,))
+        posterior = measured(world, diffusion, coarse * (steps // 50), pictures=200, repeats=4)
+        for truth, low, high, inside in ends_at(posterior, world):
+            assert low <= truth <= high
+            assert inside <= 7
+    flow = GaussianDiffusion(world.denoise, cosine_times(50), (2,), eta=0)
+    posterior = measured(world, flow, coarse, pictures=200, repeats=4)
+    assert (posterior.mean.max(axis=-1) == 1).all()
+    assert sampled_window(posterior, flow.index, 0.4, ("0",)).t_before is None
 
 
 # --- streams and batches ----------------------------------------------------------------------------------------------
