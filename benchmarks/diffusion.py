@@ -43,7 +43,7 @@ from blinkscope.worlds.gaussian_mixture import GaussianMixture
 ENDS_ASKED = (3.0, 2.0, 1.0)
 REPEATS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SMOOTH_REPEATS = (1, 2, 4, 8, 16, 32)
-REPETITIONS = 40
+REPETITIONS = 20
 
 
 def main() -> None:
