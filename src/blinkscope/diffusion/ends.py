@@ -18,7 +18,7 @@ Verdinelli, "Bayesian experimental design: a review", Statistical Science 10, 19
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -48,7 +48,6 @@ class ChangeEnds:
 
     levels: NoiseLevels
     error: float
-    adaptive: bool = field(default=False, init=False)  # it stops by itself
 
     @property
     def strata(self) -> tuple[Stratum, ...]:
@@ -56,6 +55,9 @@ class ChangeEnds:
 
     def estimate(self, draws: Sequence[Draw]) -> Posterior:
         return self.levels.estimate(draws)
+
+    def reached(self, draws: Sequence[Draw]) -> None:
+        """It stops by itself."""
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         steps = len(self.strata)

@@ -18,7 +18,7 @@ import numpy as np
 from blinkscope.diffusion.ends import ChangeEnds, read_ends
 from blinkscope.diffusion.levels import NoiseLevels
 from blinkscope.errors import UserError
-from blinkscope.estimate.loop import Outcome
+from blinkscope.estimate.loop import Method, Outcome
 from blinkscope.estimate.source import JSON, Stratum
 from blinkscope.estimate.trace import Cost, Target, Trace
 from blinkscope.processes import OU_TIME
@@ -70,7 +70,7 @@ class PictureRecord:
         """One for every number of reverse steps taken."""
         return tuple(Stratum(position, self.costs[self.steps - position]) for position in range(self.steps))
 
-    def method_of_loop(self, target: Target) -> NoiseLevels | ChangeEnds:
+    def method_of_loop(self, target: Target) -> Method:
         levels = NoiseLevels(
             self.strata,
             self.final_label,
