@@ -521,6 +521,63 @@ def _bytes(server: FakeServer, id_: int) -> list[int]:
     return [] if re.fullmatch(r"<\w+>", word) else list(word.encode())
 
 
+# A plain completions route: text in, text out.
+
+
+def _plain_complete(server: FakeServer, asked: dict[str, Any]) -> dict[str, Any]:
+    for name in ("return_token_ids", "prompt_logprobs"):
+        if name in asked:
+            raise No(400, f"unknown field {name}")
+    if (asked["logprobs"] or 0) > server.most_listed:
+        raise No(400, f"logprobs must be at most {server.most_listed}")
+    if not isinstance(asked["prompt"], str):
+        raise No(400, "prompt must be a text")
+    if asked["echo"] and not server.echo:
+        raise No(400, "echo is not supported")
+    ids = server.vocabulary.tokens(asked["prompt"])
+    server.check(ids, asked["max_tokens"])
+    written = server.write(
+        [server.vocabulary.ids["<assistant>"], *_reply(server, ids)],
+        _sampling(asked),
+        asked["max_tokens"],
+        asked["seed"],
+    )
+    shown = written.tokens[:-1] if written.ended == "eos" else written.tokens
+    tokens, laws = [*shown], [*written.laws]
+    if asked["echo"]:
+        before = [
+            {},
+            *(server.law([server.vocabulary.ids["<assistant>"], *_reply(server, ids[:i])]) for i in range(1, len(ids))),
+        ]
+        tokens, laws = [*ids, *tokens], [*before, *laws]
+    words = server.vocabulary.words
+    logprobs = {
+        "tokens": [words[id_] for id_ in tokens],
+        "token_logprobs": [
+            _number(law.get(id_, float("-inf"))) if law else None for id_, law in zip(tokens, laws, strict=False)
+        ],
+        "top_logprobs": [
+            {words[id_]: _number(value) for id_, value in server.listed(law, asked["logprobs"])} if law else None
+            for law in laws[: len(tokens)]
+        ],
+    }
+    text = server.vocabulary.text(tokens)
+    reason = "length" if written.ended is None else "stop"
+    choice = {"index": 0, "text": text, "logprobs": logprobs if server.most_listed else None, "finish_reason": reason}
+    return {"object": "text_completion", "model": MODEL, "choices": [choice]}
+
+
+def _reply(server: FakeServer, ids: list[int]) -> list[int]:
+    """What stands after the prompt: a raw prompt ends with a question mark."""
+    ends = [i for i, id_ in enumerate(ids) if server.vocabulary.words[id_].endswith("?")]
+    return ids[ends[-1] + 1 :] if ends else []
+
+
+def _miscount_plain(answer: dict[str, Any]) -> dict[str, Any]:
+    answer["choices"][0]["text"] = answer["choices"][0]["text"][:-1]
+    return answer
+
+
 WORK = ("/v1/completions", "/generate", "/completion")
 ROUTES: dict[str, dict[str, Any]] = {
     "vllm": {
@@ -545,6 +602,7 @@ ROUTES: dict[str, dict[str, Any]] = {
         "/detokenize": lambda server, asked: {"content": server.vocabulary.text(asked["tokens"])},
         "/completion": _llama_complete,
     },
+    "completions": {"/v1/models": _models, "/v1/completions": _plain_complete},
 }
 
 
@@ -561,7 +619,12 @@ def _miscount_llama(answer: Any) -> Any:
     return answer[:-1] if isinstance(answer, list) else answer | {"tokens": answer["tokens"][:-1]}
 
 
-MISCOUNTED = {"vllm": _miscount_vllm, "sglang": _miscount_sglang, "llama-server": _miscount_llama}
+MISCOUNTED = {
+    "completions": _miscount_plain,
+    "vllm": _miscount_vllm,
+    "sglang": _miscount_sglang,
+    "llama-server": _miscount_llama,
+}
 
 
 @contextmanager

@@ -21,11 +21,11 @@ from blinkscope.engines.toy_models import open_toy
 from blinkscope.errors import EngineError, UserError
 from blinkscope.language.engine import Engine, Job, Path
 from blinkscope.language.sampling import Sampling
-from tests.engines.fake_server import ROUTES, FakeServer, Faults, serving
+from tests.engines.fake_server import FakeServer, Faults, serving
 
 TOY = "fork?agree=2&width=3&leak=0.1&length=14"
 FEATURE = "regex:(happy|sad)"
-DIALECTS = tuple(ROUTES)
+DIALECTS = ("vllm", "sglang", "llama-server")  # those that give token ids
 LAW = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=14)
 
 
@@ -457,3 +457,61 @@ def test_without_a_template_a_prompt_is_raw_text() -> None:
         assert engine.decode(context.ids) == "Which way?"
         with pytest.raises(UserError, match="no chat template"):
             engine.follow_up(Path(context, ()), "So?")
+
+
+# A server that takes text only.
+
+
+def test_a_text_server_says_what_it_cannot_know() -> None:
+    with serving("completions", toy=TOY) as server:
+        engine, toy = open_engine(server.url), open_toy(TOY)
+        path = toy_path(engine)
+        words = [toy.machine.ids.get(piece.strip(), 0) for piece in engine.pieces(path.tokens)]
+        law = Sampling(max_new_tokens=14)
+        score = engine.score(path, law)
+        known = toy.score(Path(toy.encode("Which way?"), tuple(words)), law)
+        np.testing.assert_allclose(score.p[:-1], known.p[:-1], atol=1e-9)
+        # The end of a turn is no text: after eight draws of it, it is likely, and that is said.
+        assert 0.8 < score.p[-1] <= known.p[-1]
+        assert "known within a total variation" in score.notes[0]
+        with pytest.raises(UserError, match="no chat template"):
+            engine.follow_up(path, "So?")
+
+
+def test_drift_is_detected_and_said() -> None:
+    with serving("completions", toy=TOY) as server:
+        engine = open_engine(server.url)
+        path = toy_path(engine)
+        numbers = engine._dialect.numbers  # type: ignore[attr-defined]
+        pieces = engine.pieces(path.tokens)
+        joined = numbers.of(pieces[0] + pieces[1])  # a token that the model wrote and the server does not read so
+        drifted = dataclasses.replace(path, tokens=(joined, *path.tokens[2:]))
+        assert engine.decode(drifted.tokens) == engine.decode(path.tokens)
+        assert not any("other tokens" in note for note in engine.score(path, LAW).notes)
+        assert any("other tokens" in note for note in engine.score(drifted, LAW).notes)
+
+
+def test_a_text_server_without_echo_or_log_probabilities() -> None:
+    with serving("completions", toy=TOY, echo=False) as server:
+        engine = open_engine(server.url)
+        path = toy_path(engine)
+        assert (engine.score(path, LAW).p[:-1] > 0).any()
+        with pytest.raises(UserError, match="echo"):
+            engine.encode_reply(path.context, " The old lamp", finished=True)
+    with serving("completions", toy=TOY, most_listed=0) as server, pytest.raises(UserError, match="log-probabilities"):
+        open_engine(server.url)
+
+
+# A tokenizer on this side.
+
+
+def test_a_tokenizer_on_this_side_is_checked_against_the_servers(tmp_path: FilePath) -> None:
+    from tests.engines import tiny
+
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with serving("vllm", toy=TOY) as server:
+        engine = open_engine(f"{server.url}?tokenizer={tmp_path}")
+        with pytest.raises(UserError, match="disagree about this prompt from token 1 on"):
+            engine.encode("Which way?")
+        with pytest.raises(UserError, match="cannot be read as a tokenizer"):
+            open_engine(f"{server.url}?tokenizer={tmp_path / 'none'}")

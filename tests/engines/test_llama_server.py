@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from blinkscope.engines import open_engine
+from blinkscope.engines.smollm2 import find_weights, unpacked_folder
 from blinkscope.language.engine import Engine, Job, Path
 from blinkscope.language.sampling import Sampling
 
@@ -80,3 +81,15 @@ def test_the_server_ends_a_reply_at_a_stop_text(served: Engine) -> None:
     assert cut.tokens == whole.tokens[: len(cut.tokens)]
     assert stop in served.decode(cut.tokens)
     assert stop not in served.decode(cut.tokens[:-1])
+
+
+def test_a_tokenizer_on_this_side_agrees_with_the_servers(llama_server, served: Engine, smollm2: Engine) -> None:
+    folder = unpacked_folder(find_weights())
+    engine = open_engine(f"{llama_server.url}?tokenizer={folder}")
+    context = engine.encode(QUESTION)
+    assert context == served.encode(QUESTION)
+    path = engine.encode_reply(context, REPLY, finished=True)
+    assert path == served.encode_reply(context, REPLY, finished=True)
+    assert engine.pieces(path.tokens) == served.pieces(path.tokens)
+    assert engine.decode(path.tokens) == REPLY
+    assert engine.follow_up(path, "So?") == served.follow_up(path, "So?")

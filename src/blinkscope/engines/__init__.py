@@ -104,7 +104,7 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "http": Scheme(
         "http://HOST:PORT/v1#MODEL",
-        "a model behind a server, or several with commas (llama-server, vLLM, SGLang)",
+        "a model behind a server, or several with commas (llama-server, vLLM, SGLang ...)",
         ("aiohttp",),
         "pip install 'blinkscope[http]'",
         _open_http,

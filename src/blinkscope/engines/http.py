@@ -16,14 +16,16 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from blinkscope.engines.returned import Returned, ReturnedLaw, law_of
 from blinkscope.engines.rows import Rules
 from blinkscope.engines.servers.address import read_servers
-from blinkscope.engines.servers.dialect import Call, Dialect, Facts, Order, Written, short
+from blinkscope.engines.servers.checked import checked
+from blinkscope.engines.servers.completions import Completions, CompletionsText
+from blinkscope.engines.servers.dialect import Call, Dialect, Drift, Facts, Order, TextDialect, Words, Written, short
 from blinkscope.engines.servers.opening import meet
 from blinkscope.engines.servers.pool import Pool
 from blinkscope.engines.servers.text import ServerText
@@ -35,6 +37,11 @@ from blinkscope.language.sampling import Sampling
 LISTED = (48, 1024, 4096)  # log-probabilities asked for at a place, one number after the other
 UNLISTED = 1e-4  # probability that may stay unlisted at a place where the sampler can say any token
 REMEMBERED = 16  # whole replies whose places are kept as the server told them while it wrote
+DRIFTED = (
+    "the server takes text only and splits this one into other tokens than those that it was written in; each prefix "
+    "was scored as the server reads it."
+)
+TRIES = 8  # draws of one token until one is found that is not the end of a turn
 SEEDS = 64  # in the block of replicates whose seeds are neighbours
 _GREEDY = Sampling(temperature=0)
 _RAW = Sampling()
@@ -42,9 +49,14 @@ _RAW = Sampling()
 
 def open_http(spec: str) -> HttpEngine:
     """The engine of the servers that ``--model SPEC`` names; their first answers say what they are."""
-    pool = Pool(read_servers(spec))
+    servers = read_servers(spec)
+    pool = Pool(servers)
     dialect, facts = meet(pool)
-    text = ServerText(dialect, facts, pool.ask_any, set(facts.ends))
+    if isinstance(dialect, Completions):
+        return HttpEngine(pool, dialect, facts, CompletionsText(dialect, facts, pool.ask_any))
+    text = ServerText(cast(TextDialect, dialect), facts, pool.ask_any, set(facts.ends))
+    if servers.tokenizer is not None:
+        return HttpEngine(pool, dialect, facts, checked(servers.tokenizer, text))
     if facts.template:
         text.ends.add(text.closing)
     return HttpEngine(pool, dialect, facts, text)
@@ -68,8 +80,9 @@ class HttpEngine:
     text : how words become ids; the server's own tokenizer, or one on this side.
     """
 
-    def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: ServerText) -> None:
+    def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: Words) -> None:
         self._pool, self._dialect, self._facts, self._text = pool, dialect, facts, text
+        self._drifted: set[Path] = set()
         self._seen: OrderedDict[tuple[int, ...], tuple[Returned, ...]] = OrderedDict()
 
     @property
@@ -121,7 +134,7 @@ class HttpEngine:
             np.array([score.p for score in scores]),
             np.array([score.off_path for score in scores]),
             tuple(score.alternatives for score in scores),
-            _notes(laws),
+            (*_notes(laws, path.tokens), *((DRIFTED,) if path in self._drifted else ())),
         )
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
@@ -305,12 +318,26 @@ class HttpEngine:
         places: Sequence[Returned] = self._seen.get(ids, ())
         if len(places) == len(path.tokens):
             pass
-        elif call is not None:
-            places = await self._pool.send(call, _digest(path.context.ids))
+        elif call is not None and (found := await self._read_path(call, path)) is not None:
+            places = [
+                *found,
+                *[
+                    await self._next(ids[: first + s], self._listed(0, sampling))
+                    for s in range(len(found), len(path.tokens))
+                ],
+            ]
         else:
             places = [await self._next(ids[: first + s], self._listed(0, sampling)) for s in range(len(path.tokens))]
         settled = (self._settle(place, ids[: first + s], path.tokens[s], sampling) for s, place in enumerate(places))
         return list(await asyncio.gather(*settled))
+
+    async def _read_path(self, call: Call[list[Returned]], path: Path) -> list[Returned] | None:
+        """What one pass over a path says; None where the server read other tokens than the path's."""
+        try:
+            return await self._pool.send(call, _digest(path.context.ids))
+        except Drift:
+            self._drifted.add(path)
+            return None
 
     async def _settle(self, place: Returned, prefix: tuple[int, ...], token: int, sampling: Sampling) -> Returned:
         """The same place with more tokens listed, until its law is settled or the server has no more to say."""
@@ -342,10 +369,14 @@ class HttpEngine:
 
     async def _next(self, prefix: tuple[int, ...], listed: int) -> Returned:
         """What the server says of the token after a prefix."""
-        (written,) = await self._pool.send(
-            self._dialect.write(Order(prefix, 1, 1, _RAW, 0, listed), self._facts), _digest(prefix)
-        )
-        return self._place(written)
+        for seed in range(TRIES):
+            order = Order(prefix, 1, 1, _RAW, seed, listed)
+            (written,) = await self._pool.send(self._dialect.write(order, self._facts), _digest(prefix))
+            if written.places or not written.ended:
+                return self._place(written)
+        # A server that takes text only says nothing where the turn ends: drawn so often, it is likely.
+        guess = Returned.of({written.tokens[-1]: float(np.log(TRIES / (TRIES + 1)))}, 1)
+        return replace(guess, within=1 / (TRIES + 1))
 
     async def _discover(self, place: Returned, prefix: tuple[int, ...]) -> Returned:
         """Where the server lists too few tokens: more of them, found by letting it draw from its law.
@@ -363,7 +394,7 @@ class HttpEngine:
         ]
         for answer in await asyncio.gather(*(self._pool.send(call, _digest(prefix), count) for call in calls)):
             for written in answer:
-                place = place.joined(self._place(written))
+                place = place.joined(self._place(written)) if written.places else place
         return place
 
     def _place(self, written: Written) -> Returned:
@@ -431,9 +462,12 @@ def _digest(ids: Sequence[int]) -> bytes:
     return hashlib.blake2b(np.asarray(ids, dtype=np.int64).tobytes(), digest_size=8).digest()
 
 
-def _notes(laws: Sequence[ReturnedLaw]) -> tuple[str, ...]:
-    """What is not exact about a score."""
-    bounded = [law.error for law in laws if law.error > 1e-6]
+def _notes(laws: Sequence[ReturnedLaw], tokens: Sequence[int]) -> tuple[str, ...]:
+    """What is not exact about a score. A path's token that is not listed has some of the unlisted probability."""
+    bounds = [
+        law.error if token in law.ids else max(law.error, law.unlisted) for law, token in zip(laws, tokens, strict=True)
+    ]
+    bounded = [bound for bound in bounds if bound > 1e-6]
     if not bounded:
         return ()
     return (

@@ -31,12 +31,14 @@ class Returned:
     ids, logprobs: tokens with their log-probabilities at temperature 1, in descending order.
     top: this many of them, from the first on, are the most probable ones of all; the rest is known beside them.
     whole: no other token is possible.
+    within: the law is known within this total variation only, apart from what is not listed.
     """
 
     ids: Int[np.ndarray, " k"]
     logprobs: Float[np.ndarray, " k"]
     top: int
     whole: bool = False
+    within: float = 0.0
 
     @classmethod
     def of(cls, listed: dict[int, float], top: int) -> Returned:
@@ -81,6 +83,11 @@ def law_of(returned: Returned, sampling: Sampling, vocabulary: int | None) -> Re
     ----------
     vocabulary : number of tokens that there are; None where the server does not say.
     """
+    law = _law_of(returned, sampling, vocabulary)
+    return replace(law, error=max(law.error, returned.within)) if returned.within else law
+
+
+def _law_of(returned: Returned, sampling: Sampling, vocabulary: int | None) -> ReturnedLaw:
     ids, x, top = returned.ids, returned.logprobs, returned.top
     size = vocabulary or LARGEST_VOCABULARY
     whole = returned.whole or len(ids) >= size

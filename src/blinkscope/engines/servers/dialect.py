@@ -7,12 +7,12 @@ raises ``Malformed``, and the request is made again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from blinkscope.engines.returned import Returned
-from blinkscope.language.engine import Message
+from blinkscope.language.engine import Context, Message, Path
 from blinkscope.language.sampling import Sampling
 
 T = TypeVar("T")
@@ -29,6 +29,10 @@ class Refused(Exception):
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
         self.status, self.words = status, words
+
+
+class Drift(Exception):
+    """A server that takes text only reads a prefix as other tokens than those that it was written in."""
 
 
 class UnknownModel(Exception):
@@ -67,6 +71,7 @@ class Facts:
     template: whether it has a chat template.
     ends: ids that it is known to end a turn with.
     raw: whether log-probabilities of generated tokens are those before temperature and filters.
+    splits: whether it tells how it splits a text into tokens.
     """
 
     model: str
@@ -78,6 +83,7 @@ class Facts:
     template: bool = True
     ends: frozenset[int] = frozenset()
     raw: bool = True
+    splits: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Written:
 
 
 class Dialect(Protocol):
-    """A kind of server that takes and gives token ids.
+    """How a kind of server is found out, made to write, and asked about a text.
 
     seed_bits: width of the seeds it takes.
     """
@@ -135,8 +141,15 @@ class Dialect(Protocol):
         ...
 
     def read_path(self, ids: Sequence[int], first: int, listed: int, facts: Facts) -> Call[list[Returned]] | None:
-        """What the server says of every place from ``first`` on, from one pass; None where it has no such thing."""
+        """What the server says of every place from ``first`` on, from one pass; None where it has no such thing.
+
+        Reading the answer raises Drift where the server does not see these tokens.
+        """
         ...
+
+
+class TextDialect(Dialect, Protocol):
+    """A kind of server that takes and gives token ids, and has the tokenizer."""
 
     def tokenise(self, text: str, facts: Facts, *, opening: bool) -> Call[tuple[int, ...]]:
         """Ids of a text, marks in it understood; ``opening`` adds what the tokenizer puts before a whole text."""
@@ -157,6 +170,33 @@ class Dialect(Protocol):
     def table(self, facts: Facts) -> Call[dict[int, bytes]] | None:
         """The bytes of every token, those of marks empty; None where the server cannot list them."""
         ...
+
+
+class Words(Protocol):
+    """Between words and token ids, wherever the tokenizer is.
+
+    ends: ids that are known to end a turn; more are added as they are seen doing so.
+    """
+
+    @property
+    def ends(self) -> set[int]: ...
+
+    @property
+    def closing(self) -> int:
+        """The token that marks a reply as finished."""
+        ...
+
+    def encode(self, prompt: str | tuple[Message, ...], prefill: str) -> Context: ...
+
+    def encode_reply(self, context: Context, text: str, finished: bool) -> Path: ...
+
+    def decode(self, tokens: Iterable[int]) -> str: ...
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]: ...
+
+    def spell(self, context: Context) -> str: ...
+
+    def follow_up(self, context: Context, question: str) -> tuple[int, ...]: ...
 
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u02ff\u0370-\u1fff\u3000-\ud7ff]+")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from blinkscope.engines.servers.address import Servers
+from blinkscope.engines.servers.completions import Completions
 from blinkscope.engines.servers.dialect import Call, Dialect, Facts, Refused, UnknownModel
 from blinkscope.engines.servers.llama_server import LlamaServer
 from blinkscope.engines.servers.pool import Endpoint, Passing, Pool, Unreachable, refusal
@@ -17,7 +18,12 @@ from blinkscope.errors import EngineError, UserError
 
 T = TypeVar("T")
 
-DIALECTS: Mapping[str, Callable[[], Dialect]] = {"llama-server": LlamaServer, "vllm": VLLM, "sglang": SGLang}
+DIALECTS: Mapping[str, Callable[[], Dialect]] = {
+    "llama-server": LlamaServer,
+    "vllm": VLLM,
+    "sglang": SGLang,
+    "completions": Completions,
+}
 """Kinds of servers, in the order in which an unknown one is tried."""
 
 
@@ -44,6 +50,8 @@ def meet(pool: Pool) -> tuple[Dialect, Facts]:
     if silent:
         warnings.warn(f"no answer from {', '.join(silent)}; it is left out and tried again later.", stacklevel=2)
     (dialect, facts), *others = met
+    if others and dialect.name == "completions":
+        raise UserError("several servers that take text only cannot share work; name one of them.")
     for other, other_facts in others:
         ours, theirs = (dialect.name, facts.model), (other.name, other_facts.model)
         if ours != theirs:

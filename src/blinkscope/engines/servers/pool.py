@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from blinkscope.engines.servers.address import Address, Servers
-from blinkscope.engines.servers.dialect import Call, Malformed, Refused, own_words
+from blinkscope.engines.servers.dialect import Call, Drift, Malformed, Refused, own_words
 from blinkscope.errors import EngineError, UserError
 
 T = TypeVar("T")
@@ -251,6 +251,8 @@ def _read(call: Call[T], status: int, content: bytes, after: str | None, key: st
         raise Passing("its answer is no JSON")
     try:
         return call.read(parsed)
+    except Drift:
+        raise
     except (Malformed, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise Passing(str(error) if isinstance(error, Malformed) else "its answer has another form") from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from blinkscope.engines.servers.dialect import Call, Dialect, Facts
+from blinkscope.engines.servers.dialect import Call, Facts, TextDialect
 from blinkscope.errors import UserError
 from blinkscope.language.engine import Context, Message, Path
 
@@ -27,7 +27,7 @@ class ServerText:
     ends: ids that are known to end a turn; the engine adds those that it sees doing so.
     """
 
-    dialect: Dialect
+    dialect: TextDialect
     facts: Facts
     ask: Callable[[Sequence[Call[T]]], list[T]]
     ends: set[int] = field(default_factory=set)
