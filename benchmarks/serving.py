@@ -59,7 +59,7 @@ def flight(at_a_time: int) -> dict[str, Any]:
     with process("tests.engines.fake_server", "--canned", "--latency", str(LATENCY)) as url:
         engine = open_http(f"{url}?concurrency={at_a_time}&dialect=vllm")
         start = Path(engine.encode(PROMPT), ())
-        jobs = [Job((i,), start, 0, (2,), (1, i, 0)) for i in range(3 * at_a_time)]
+        jobs = [Job((i,), start, 0, (2,), (1, i, 0)) for i in range(at_a_time)]
         began, cpu = time.perf_counter(), time.process_time()
         count = sum(1 for _ in engine.continue_(jobs, Sampling(max_new_tokens=64), 0))
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu

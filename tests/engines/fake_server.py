@@ -602,6 +602,7 @@ ROUTES: dict[str, dict[str, Any]] = {
         "/detokenize": lambda server, asked: {"content": server.vocabulary.text(asked["tokens"])},
         "/completion": _llama_complete,
     },
+    "no models at all": {},
     "completions": {"/v1/models": _models, "/v1/completions": _plain_complete},
 }
 

@@ -435,6 +435,8 @@ def test_several_addresses_and_their_settings() -> None:
 
 
 def test_mistakes_are_said_in_one_sentence() -> None:
+    with serving("no models at all") as server, pytest.raises(UserError, match="not like a server of models"):
+        open_engine(server.url)
     with serving("vllm", toy=TOY, window=40) as server:
         with pytest.raises(UserError, match="has no model other; it has toy-model"):
             open_engine(f"{server.url}#other")

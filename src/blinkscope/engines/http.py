@@ -41,6 +41,7 @@ DRIFTED = (
     "the server takes text only and splits this one into other tokens than those that it was written in; each prefix "
     "was scored as the server reads it."
 )
+CALLS, CALLS_SECONDS = 256, 0.05  # requests begun at a time, and the pause after them: each may be a new connection
 TRIES = 8  # draws of one token until one is found that is not the end of a turn
 SEEDS = 64  # in the block of replicates whose seeds are neighbours
 _GREEDY = Sampling(temperature=0)
@@ -208,6 +209,7 @@ class HttpEngine:
         left, freed = room, asyncio.Event()
         running: set[asyncio.Task[None]] = set()
         failed: list[BaseException] = []
+        begun = 0
 
         def finished(task: asyncio.Task[None], weight: int) -> None:
             nonlocal left
@@ -226,6 +228,9 @@ class HttpEngine:
                 if failed:
                     break
                 left -= weight
+                begun += 1
+                if begun % CALLS == 0:
+                    await asyncio.sleep(CALLS_SECONDS)
                 task = asyncio.create_task(self._group(group, rules, done))
                 running.add(task)
                 task.add_done_callback(partial(finished, weight=weight))

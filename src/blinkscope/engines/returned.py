@@ -20,6 +20,8 @@ from jaxtyping import Float, Int
 
 from blinkscope.language.sampling import Sampling, next_token_law
 
+NEVER = -9000.0
+"""No log-probability: servers write minus infinity, which JSON does not have, as -9999 or the like."""
 LARGEST_VOCABULARY = 2**19
 """Stands for the size of a vocabulary that the server does not tell."""
 
@@ -46,7 +48,7 @@ class Returned:
 
         Where some of them are impossible, or there are fewer, all others are impossible too.
         """
-        finite = {id_: value for id_, value in listed.items() if np.isfinite(value)}
+        finite = {id_: value for id_, value in listed.items() if value > NEVER}
         ids = np.fromiter(finite, dtype=np.int64, count=len(finite))
         logprobs = np.fromiter(finite.values(), dtype=np.float64, count=len(finite))
         order = np.argsort(-logprobs, kind="stable")

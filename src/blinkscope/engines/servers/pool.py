@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 20.0  # seconds before a request is made again
 MOST_FAULTS = 12  # of a request that reaches its server and fails there
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 20.0
 LARGEST_ANSWER = 2**28  # bytes
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _BUSY = (429, 503, 529)  # the server says that it is not its fault: only patience limits these
@@ -200,6 +200,8 @@ class Pool:
                     raise Passing(f"its answer has {answer.content_length:,} bytes")
                 content = await answer.read()
                 status, after = answer.status, answer.headers.get("Retry-After")
+        except aiohttp.ConnectionTimeoutError as error:  # it has more to do than to take calls
+            raise Passing(f"no connection within {CONNECT_SECONDS:g} s", busy=True) from error
         except TimeoutError as error:
             raise Passing(f"no answer within {self.servers.timeout:g} s") from error
         except aiohttp.ClientConnectorError as error:

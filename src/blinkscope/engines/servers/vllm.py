@@ -25,7 +25,6 @@ from blinkscope.language.sampling import Sampling
 
 USUAL_LIMIT = 20  # --max-logprobs where nobody changed it
 LISTED_AT_MOST = 4096
-NEVER = -9999.0  # what stands for minus infinity in its JSON
 _ALLOWED = re.compile(r"max(?:imum)? allowed:? *(\d+)")
 _TOKEN = re.compile(r"token_id:(\d+)")
 
@@ -173,8 +172,8 @@ def _place(listed: Mapping[str, float], own: float, token: int, most: int) -> Re
         matched = _TOKEN.fullmatch(name)
         if matched is None:
             raise Malformed("it names tokens by their text, which several may share")
-        values[int(matched.group(1))] = _logprob(value)
-    values.setdefault(token, _logprob(own))
+        values[int(matched.group(1))] = float(value)
+    values.setdefault(token, float(own))
     return Returned.of(values, most)
 
 
@@ -184,12 +183,8 @@ def _path(answer: Any, ids: Sequence[int], first: int, listed: int) -> list[Retu
         raise Malformed(f"it sent log-probabilities of {len(places)} of {len(ids)} tokens")
     found = []
     for place, token in zip(places[first:], ids[first:], strict=True):
-        values = {int(id_): _logprob(entry["logprob"]) for id_, entry in place.items()}
+        values = {int(id_): float(entry["logprob"]) for id_, entry in place.items()}
         if token not in values or max(values) >= LARGEST_VOCABULARY:
             raise Malformed(f"its log-probabilities leave out token {token} of the prompt")
         found.append(Returned.of(values, listed))
     return found
-
-
-def _logprob(value: float) -> float:
-    return float("-inf") if value <= NEVER else float(value)
