@@ -17,6 +17,7 @@ functions whose names begin with ``estimated_`` give brackets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
@@ -193,6 +194,10 @@ def estimated_total_variation(
 ) -> tuple[Bracket, ...]:
     """TV(p_t^A, p_t^B) where each pi_t is estimated from counts, one bracket a row; in [0, 1].
 
+    There is a second bound from above, by Cauchy and Schwarz: (1/2) E |r| <= (1/2) sqrt(E r^2) with r the difference of
+    the two densities. It is a close one where many observations differ a little, which is where few draws of each
+    leave the plug-in far too high. ``value`` and ``high`` go by whichever is lower.
+
     Parameters
     ----------
     posterior : with ``counts`` of at least 2 draws an observation, and ``weights``, taken as known.
@@ -202,7 +207,34 @@ def estimated_total_variation(
         sign = np.where(np.abs(ratio - 1) < ROUNDING, 0.0, np.sign(ratio - 1))  # rounding must not choose a sign
         return sign / 2, -sign / 2
 
-    return _bracketed(posterior, a, b, level, lambda p, q: np.abs(p - q) / 2, slopes, 1.0)
+    def bracketed(level: float) -> tuple[Bracket, ...]:
+        return _bracketed(posterior, a, b, level, lambda p, q: np.abs(p - q) / 2, slopes, 1.0)
+
+    halved = (1 + level) / 2  # there are two limits from above, each of which may fail
+    squares = _squared_differences(posterior, a, b, level)
+    return tuple(
+        replace(
+            bracket,
+            value=min(1.0, max(0.0, (min(bracket.plug_in, _half_root(square.value)) + bracket.split) / 2)),
+            high=min(stricter.high, _half_root(square.interval(halved)[1])),
+        )
+        for bracket, stricter, square in zip(bracketed(level), bracketed(halved), squares, strict=True)
+    )
+
+
+def _squared_differences(
+    posterior: Posterior, a: Collection[str], b: Collection[str], level: float
+) -> tuple[Estimate, ...]:
+    """E (pi_t(A)/w_A - pi_t(B)/w_B)^2, unbiased: the mean product of what two different draws say."""
+    counts, weights, total = _counted(posterior, level)
+    sets = [label_mask(posterior.labels, chosen) for chosen in (a, b)]
+    x = sets[0] / weights[sets[0]].sum() - sets[1] / weights[sets[1]].sum()
+    products = ((counts @ x) ** 2 - counts @ x**2) / (total * (total - 1))
+    return average(posterior, products, float(np.abs(x).max()) ** 2)
+
+
+def _half_root(square: float) -> float:
+    return math.sqrt(max(0.0, square)) / 2
 
 
 def estimated_squared_hellinger(

@@ -1,7 +1,8 @@
 """What every study promises: killed, it goes on without drawing anything again; and it can be read, drawn and shown.
 
 A study that is not listed here fails. Each has a run on the embedded model in a file of its own, or here; ``detect``
-draws nothing and has its tests in a folder of its own.
+draws nothing and has its tests in a folder of its own, ``diffusion`` asks no language model and keeps the same promises
+in ``test_diffusion.py``.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def study_of(name: str) -> Study:
 
 
 def test_every_study_is_listed() -> None:
-    assert {*SPECS, "structured", "detect"} == set(STUDIES) == set(CHARTS)
+    assert {*SPECS, "structured", "diffusion", "detect"} == set(STUDIES) == set(CHARTS)
 
 
 @pytest.mark.parametrize("name", SPECS)

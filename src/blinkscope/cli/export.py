@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from blinkscope.cli.common import target_changes
-from blinkscope.errors import UserError
+from blinkscope.errors import EngineError, UserError
 from blinkscope.exports.generations import StoredGeneration, stored_generations
 from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_rows
 from blinkscope.exports.tables import json_line, tables
@@ -21,10 +23,28 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.to != "preference" and (arguments.prefer or arguments.single_token):
         raise UserError("--prefer and --single-token belong to --to preference; leave them out.")
     changes = target_changes(arguments)
+    if arguments.to == "guidance":
+        return _guidance(Path(arguments.output), arguments, changes)
     generations = list(stored_generations(arguments.run, arguments.item, **changes))
     out = Path(arguments.output)
     said = WRITERS[arguments.to](out, generations, arguments)
     print(f"{said} in {out}", file=sys.stderr)
+    print(out)
+    return 0
+
+
+def _guidance(out: Path, arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    """Where the classes of a diffusion model are decided, for ``blinkscope.diffusion.guidance``."""
+    from blinkscope.studies.catalogue import stored_study
+    from blinkscope.studies.diffusion import guidance_document
+
+    result = None if arguments.item is not None else stored_study(arguments.run, **changes)
+    if result is None:
+        raise UserError("--to guidance reads a whole run of study diffusion; leave --item out.")
+    try:
+        out.write_text(json.dumps(guidance_document(result), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EngineError(f"{out} cannot be written: {error.strerror or error}.") from error
     print(out)
     return 0
 

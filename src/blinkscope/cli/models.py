@@ -28,6 +28,7 @@ def command(arguments: argparse.Namespace) -> int:
     print(f"{'replay:FILE':<28} recorded rollouts in place of a model")
     needs = "" if find_spec("diffusers") else " (needs pip install 'blinkscope[diffusion]')"
     print(f"{'diffusion:digits':<28} pictures: a small diffusion model of digits that ships with the package{needs}")
+    print(f"{'diffusion:grammar':<28} texts of a small grammar: a masked-diffusion transformer that ships too{needs}")
     print(f"{'diffusers:FOLDER':<28} pictures: a pipeline of diffusers, or its name on the hub{needs}")
     print("\ntoy models, each with its parameters at their defaults")
     for name, description in toy_models().items():

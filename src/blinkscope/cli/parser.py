@@ -128,6 +128,7 @@ def _study(commands: Any) -> None:
     _prefill(studies)
     _repeat(studies)
     _distribution(studies)
+    _diffusion(studies)
     _structured(studies)
     _cot(studies, "cot", "windows in chains of thought, and whether they go with wrong answers")
     _cot(studies, "temperature", "windows in chains of thought at several temperatures")
@@ -160,6 +161,17 @@ def _distribution(studies: Any) -> None:
     asked.add_argument("--feature", help="how outcomes are told apart; see 'blinkscope features'")
     asked.add_argument("--labels", type=int, help="most labels kept apart")
     asked.add_argument("--step", type=int, metavar="TOKENS", help="tokens between two cuts")
+    asked.add_argument("--eps", type=float, help="level of the definitions, in (0, 1)")
+
+
+def _diffusion(studies: Any) -> None:
+    asked = _study_of_model(
+        studies, "diffusion", "the critical windows of all that a diffusion model draws, with certificates", texts=False
+    )
+    asked.add_argument("--prompt", metavar="TEXT", help="of text-to-image pipelines: what to draw")
+    asked.add_argument("--feature", help="class (the model's own labels, default) or python:MODULE:FUNCTION")
+    asked.add_argument("--labels", type=int, help="most labels kept apart")
+    asked.add_argument("--levels", type=int, metavar="N", help="noise levels looked at")
     asked.add_argument("--eps", type=float, help="level of the definitions, in (0, 1)")
 
 
@@ -200,17 +212,20 @@ def _cot(studies: Any, name: str, what: str) -> None:
         asked.add_argument("--temperatures", metavar="T,T,...", help="0.1,0.4,0.7,1 by default")
 
 
-def _study_of_model(studies: Any, name: str, what: str) -> Any:
-    """A study that draws from a model, with the options that all of these have."""
+def _study_of_model(studies: Any, name: str, what: str, texts: bool = True) -> Any:
+    """A study that draws from a model, with the options that all of these have; ``texts``: from a language model."""
     p = studies.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     asked = p.add_argument_group("what is asked (the study's own settings where not given)")
     asked.add_argument("--spec", metavar="FILE.toml", help="settings; options of the command line come first")
     asked.add_argument("--print-spec", action="store_true", help="print all settings as TOML; ask nothing")
     asked.add_argument("--items", type=int, metavar="N", help="most items")
     model = p.add_argument_group("the model")
-    model.add_argument("--model", help="smollm2 (default), hf:FOLDER, toy:NAME ...")
-    model.add_argument("--system", metavar="TEXT", help="system prompt")
-    _sampling(model)
+    if texts:
+        model.add_argument("--model", help="smollm2 (default), hf:FOLDER, toy:NAME ...")
+        model.add_argument("--system", metavar="TEXT", help="system prompt")
+        _sampling(model)
+    else:
+        model.add_argument("--model", help="diffusion:digits (default), diffusers:FOLDER ...")
     model.add_argument("--seed", type=int)
     _machine(p)
     method = p.add_argument_group("how much is drawn, for each item")
@@ -307,7 +322,7 @@ def _export(commands: Any) -> None:
         description="Write a stored run in a form that other tools read. No model is loaded.",
     )
     p.add_argument("run", metavar="RUN.db")
-    p.add_argument("--to", choices=("jsonl", "parquet", "preference", "inspect"), required=True)
+    p.add_argument("--to", choices=("jsonl", "parquet", "preference", "inspect", "guidance"), required=True)
     p.add_argument("--item", metavar="ID", help="one generation of a study; all by default")
     p.add_argument("-o", "--output", metavar="PATH", required=True, help="a file; a new folder for parquet, preference")
     p.add_argument("--prefer", metavar="LABEL", action="append", help="the better outcome; repeatable")
@@ -366,7 +381,7 @@ def _methods(p: Any) -> None:
 
 def _train(commands: Any) -> None:
     p = commands.add_parser("train", help="train a small model that ships with the package again")
-    p.add_argument("name", choices=("digits",), help="digits: a diffusion model of 8x8 scans, with its classifier")
+    p.add_argument("name", choices=("digits", "grammar"), help="digits: 8x8 scans; grammar: short texts of a grammar")
     p.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights and their report go")
     p.add_argument("--seed", type=int, default=0)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib import import_module
 from pathlib import Path
 
-from blinkscope.diffusion.digits import save_digits_model
-from blinkscope.diffusion.train_digits import train
 from blinkscope.errors import UserError
+
+TRAINED = {"digits": "blinkscope.diffusion.train_digits", "grammar": "blinkscope.diffusion.train_grammar"}
+"""The module of each model that can be trained, with ``train`` and ``save``."""
 
 
 def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    module = import_module(TRAINED[arguments.name])
     folder = Path(arguments.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder for the weights.")
@@ -26,7 +29,7 @@ def command(arguments: argparse.Namespace) -> int:
                 tasks[what] = bar.add_task(what)
             bar.update(tasks[what], completed=done, total=of)
 
-        model = train(arguments.seed, watch=watch)
-    save_digits_model(folder, model)
+        model = module.train(arguments.seed, watch=watch)
+    module.save(folder, model)
     print(json.dumps(model.report, indent=2))
     return 0

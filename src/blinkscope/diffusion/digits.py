@@ -12,10 +12,8 @@ handwritten digits", UCI machine learning repository, 1998, as shipped by scikit
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from blinkscope.diffusion.denoisers import Denoiser, denoiser_of
+from blinkscope.diffusion.shipped import load_weights, save_weights
 from blinkscope.errors import MissingExtra, UserError
 from blinkscope.processes import sigma_from_ou_time
 
@@ -132,28 +131,10 @@ def new_networks() -> tuple[Any, Any]:
 def load_digits_model(folder: Path | None = None) -> Digits:
     """The networks that ship with the package, or those that ``blinkscope train digits`` wrote to a folder."""
     unet, classifier = new_networks()
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    home = resources.files("blinkscope.diffusion") / "weights" if folder is None else folder
-    try:
-        tensors = load((home / WEIGHTS).read_bytes())
-        report = json.loads((home / REPORT).read_text(encoding="utf-8"))
-        for name, network in (("unet", unet), ("classifier", classifier)):
-            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-            network.load_state_dict(own)
-            network.eval()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"the digits model in {home} cannot be read ({error}).") from None
+    report = load_weights({"unet": unet, "classifier": classifier}, WEIGHTS, REPORT, folder)
     return Digits(unet, classifier, report)
 
 
 def save_digits_model(folder: Path, model: Digits) -> None:
     """Write the networks and their report, the weights as float32 safetensors."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    networks = (("unet", model.unet), ("classifier", model.classifier))
-    tensors = {f"{name}.{key}": value for name, network in networks for key, value in network.state_dict().items()}
-    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / WEIGHTS)
-    (folder / REPORT).write_text(json.dumps(model.report, indent=2) + "\n", encoding="utf-8")
+    save_weights({"unet": model.unet, "classifier": model.classifier}, WEIGHTS, model.report, REPORT, folder)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 
+from blinkscope.diffusion import grammar
 from blinkscope.diffusion.autoencoder import Autoencoder
 from blinkscope.diffusion.digits import SHAPE, WEIGHTS, load_digits_model, load_scans
 from blinkscope.diffusion.exact import EmpiricalData
 from blinkscope.diffusion.gaussian import GaussianDiffusion
+from blinkscope.diffusion.grammar import GRAMMAR, classes, load_grammar_model
+from blinkscope.diffusion.masked import MaskedDiffusion
 from blinkscope.diffusion.pictures import Labeller, LevelSampler
 from blinkscope.diffusion.record import Samples
 from blinkscope.diffusion.schedules import cosine_times
+from blinkscope.diffusion.shipped import weights_digest
 from blinkscope.errors import UserError
 
 SCHEME = "diffusion:"
@@ -102,12 +105,11 @@ def _digits(query: str) -> PictureModel:
     model = load_digits_model()
     denoise = model.denoiser(None if asked.digit == -1 else asked.digit)
     of_class = "" if asked.digit == -1 else f"&digit={asked.digit}"
-    weights = (resources.files("blinkscope.diffusion") / "weights" / WEIGHTS).read_bytes()
     return PictureModel(
         f"diffusion:digits?steps={asked.steps}&eta={asked.eta:g}{of_class}",
         GaussianDiffusion(denoise, cosine_times(asked.steps), SHAPE, asked.eta),
         model.label,
-        hashlib.sha256(weights).hexdigest(),
+        weights_digest(WEIGHTS),
     )
 
 
@@ -128,4 +130,15 @@ def _scans(query: str) -> PictureModel:
     )
 
 
-MODELS: Mapping[str, Callable[[str], PictureModel]] = {"digits": _digits, "scans": _scans}
+def _grammar(query: str) -> PictureModel:
+    asked = Parameters.read("diffusion:grammar", query, ("steps",))
+    model = load_grammar_model()
+    return PictureModel(
+        f"diffusion:grammar?steps={asked.steps}",
+        MaskedDiffusion(model.marginals, np.linspace(0, 1, asked.steps + 1), GRAMMAR.leaves),
+        classes,
+        weights_digest(grammar.WEIGHTS),
+    )
+
+
+MODELS: Mapping[str, Callable[[str], PictureModel]] = {"digits": _digits, "scans": _scans, "grammar": _grammar}

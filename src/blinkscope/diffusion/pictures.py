@@ -152,6 +152,7 @@ def experiment(
     settings: Mapping[str, JSON] | None = None,
     autoencoder: Autoencoder | None = None,
     notes: Sequence[str] = (),
+    generation: int = GENERATION,
 ) -> Experiment:
     """Draw a sample, or take the given one, and make ready to look into it.
 
@@ -162,6 +163,7 @@ def experiment(
     settings : what was asked, for display.
     autoencoder : what makes pictures of samples; None where they are pictures.
     notes : what a reader should know before trusting the numbers.
+    generation : number of the sample among those that a run holds.
 
     Raises
     ------
@@ -171,7 +173,7 @@ def experiment(
     if method not in METHODS:
         raise UserError(f"there is no method {method!r} for noise levels; choose one of {', '.join(METHODS)}.")
     positions = None if times is None else positions_of(sampler, times)
-    rng = streams.stream(seed, streams.GENERATION, GENERATION)
+    rng = streams.stream(seed, streams.GENERATION, generation)
     if sample is None:
         path = sampler.reverse_paths([rng])[0]
     else:
@@ -197,7 +199,7 @@ def experiment(
         unit=sampler.index.unit,
         positions=positions,
         outside=sampler.outside_theory,
-        generation=GENERATION,
+        generation=generation,
         thumbnails=None if autoencoder is None else tuple(map(thumbnail, autoencoder.decode(path))),
         notes=tuple(notes),
     )

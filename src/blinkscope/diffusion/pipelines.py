@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from blinkscope.diffusion.autoencoder import Autoencoder, VariationalAutoencoder
-from blinkscope.diffusion.denoisers import Denoiser, Pictures
+from blinkscope.diffusion.denoisers import Pictures
 from blinkscope.diffusion.gaussian import BATCH, GaussianDiffusion
+from blinkscope.diffusion.guidance import EVERYWHERE
 from blinkscope.diffusion.models import Parameters, PictureModel
 from blinkscope.diffusion.schedulers import Network, noise_schedule
 from blinkscope.errors import EngineError, UserError
@@ -62,7 +63,7 @@ def pipeline_model(
     guided = asked.guidance != 1
     denoise = schedule.denoiser(conditioned[0])
     if guided:
-        denoise = _guided(denoise, schedule.denoiser(conditioned[1]), asked.guidance)
+        denoise = EVERYWHERE.denoiser(denoise, schedule.denoiser(conditioned[1]), asked.guidance)
     diffusion = GaussianDiffusion(
         denoise,
         schedule.times,
@@ -168,14 +169,6 @@ def _called(network: Any, call: Callable[[Any, Any], Any]) -> Network:
             ) from error
 
     return of_arrays
-
-
-def _guided(towards: Denoiser, without: Denoiser, scale: float) -> Denoiser:
-    def denoise(y: Pictures, t: float) -> Pictures:
-        none = without(y, t)
-        return np.asarray(none + scale * (towards(y, t) - none))
-
-    return denoise
 
 
 def _shape(network: Any) -> tuple[int, ...]:

@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from blinkscope.diffusion.digits import LABELS, NO_CLASS, SHAPE, Digits, Scans, load_scans, new_networks
+from blinkscope.diffusion.digits import (
+    LABELS,
+    NO_CLASS,
+    SHAPE,
+    Digits,
+    Scans,
+    load_scans,
+    new_networks,
+    save_digits_model,
+)
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.schedules import cosine_times
 from blinkscope.errors import MissingExtra
@@ -28,6 +37,7 @@ HIDDEN = 0.5  # how often the class is hidden
 CLASSIFIER_STEPS, CLASSIFIER_BATCH, PIXEL_NOISE = 1500, 128, 0.1
 QUALITY_PICTURES, QUALITY_STEPS = 500, 50
 
+save = save_digits_model
 Watch = Callable[[str, int, int], None]
 
 

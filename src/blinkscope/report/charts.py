@@ -17,6 +17,10 @@ FLAT = 0.01
 """A curve that moves by no more than this stands still."""
 FAINT = 200
 """Most single curves of a chart that are drawn at all; more would only make it grey."""
+COLOURED = 6
+"""Curves of one style, each with a colour of its own."""
+ENDS = 6
+"""Pairs of labels at either end of a long list."""
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -100,6 +104,27 @@ def _distribution(result: StudyResult) -> Panels:
     lines = [_line(rows, "kept", name=f"TV of {name}", colour=k) for k, (name, rows) in enumerate(groups.items())]
     lines.append(_line(tables["same"], "kept", name="P(same)", kind="dashed", colour=None, band=False))
     return ((Chart("tokens kept", "total variation to the rest", lines=tuple(lines), spans=tuple(spans)),),)
+
+
+def _diffusion(result: StudyResult) -> Panels:
+    """Every label's distance to the rest, and from when the pairs that part first and last stand apart."""
+    tables = result.findings.tables
+    lines = [
+        _line(rows, "kept", name=name, kind="plain" if k < COLOURED else "dashed", colour=k % COLOURED, band=False)
+        for k, (name, rows) in enumerate(_by("of", tables["total_variation"]).items())
+    ]
+    lines.append(_line(tables["same"], "kept", name="P(same)", colour=None, band=False))
+    rows, last = list(tables["pairs"])[::-1], max(row["kept"] for row in tables["same"])
+    shown = rows if len(rows) <= 2 * ENDS else [*rows[:ENDS], *rows[-ENDS:]]
+    apart = tuple(float(last if row["apart"] is None else row["apart"]) for row in shown)
+    points = Line(tuple(map(float, range(len(shown)))), apart, kind="points")
+    ticks = tuple((float(i), row["of"]) for i, row in enumerate(shown))
+    return (
+        (
+            Chart("reverse steps taken", "total variation to the rest", lines=tuple(lines)),
+            Chart("first and last pairs", "apart from this step on", lines=(points,), ticks=ticks, probability=False),
+        ),
+    )
 
 
 def _structured(result: StudyResult) -> Panels:
@@ -247,6 +272,7 @@ CHARTS: Mapping[str, Callable[[StudyResult], Panels]] = {
     "prefill": _prefill,
     "repeat": _repeat,
     "distribution": _distribution,
+    "diffusion": _diffusion,
     "structured": _structured,
     "cot": _cot,
     "temperature": _temperature,

@@ -92,7 +92,7 @@ def _standing(result: StudyResult) -> list[str]:
     cost = result.cost
     lines = []
     if cost["continuations"]:
-        lines.append(f"{cost['continuations']:,} continuations, {cost['generated_tokens']:,} generated tokens.")
+        lines.append(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in cost.items()) + ".")
     failures = result.summary["failures"]
     assert isinstance(failures, dict)
     if failures:

@@ -14,6 +14,7 @@ STUDIES = {
     "repeat": "studies.repeat:STUDY",
     "structured": "studies.structured:STUDY",
     "distribution": "studies.distribution:STUDY",
+    "diffusion": "studies.diffusion:STUDY",
     "cot": "studies.cot:STUDY",
     "temperature": "studies.cot:TEMPERATURE",
     "majority": "studies.majority:STUDY",

@@ -35,6 +35,8 @@ class Generations:
 
     kept: the numbers of tokens kept, rising from 0. final: the label of each generation. counts: how often each label
     came, one table for each generation and number of tokens kept; all tables of a generation have the same total.
+    stratified: weigh generations so that each label has among them the weight that it has in the model, as draws from
+    each p_t^theta; many of them must then be of every label.
     """
 
     kept: tuple[int, ...]
@@ -42,6 +44,7 @@ class Generations:
     counts: tuple[tuple[Mapping[str, int], ...], ...]
     most_labels: int
     level: float
+    stratified: bool = False
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -66,11 +69,18 @@ class Generations:
                 for label, count in table.items():
                     counts[i, j, number.get(label, len(labels) - 1)] += count
         first = counts[0].sum(axis=0) + 0.5
+        weights = first / first.sum()
+        mass = None
+        if self.stratified:
+            final = np.array([number.get(label, len(labels) - 1) for label in self.final])
+            each = (weights / np.maximum(np.bincount(final, minlength=len(labels)), 1))[final]
+            mass = np.tile(each / each.sum(), (len(self.kept), 1))
         return Posterior(
             index=np.array(self.kept, dtype=float),
             labels=labels,
             mean=counts / counts.sum(axis=-1, keepdims=True),
-            weights=first / first.sum(),
+            weights=weights,
+            mass=mass,
             counts=counts,
         )
 
@@ -139,7 +149,8 @@ def window_rows(generations: Generations, sets: Mapping[str, Collection[str]], e
             row = generations.kept.index(end)
             # E[pi(S)^2] / E[pi(S)], both from the same generations, so that their errors cancel for the most part.
             staying = law.mean[row][inside].sum() * generations.mixture.weights[inside].sum()
-            reached = generations.posterior.mean[row][:, inside].sum(axis=-1).mean()
+            inner, mass = generations.posterior.mean[row][:, inside].sum(axis=-1), generations.posterior.mass
+            reached = inner.mean() if mass is None else inner @ mass[row]
             leaving = float(np.clip(1 - staying / reached, 0, 1)) if reached > 0 else None
         bound = theorem2(generations.mixture, tuple(chosen), eps)
         rows.append({**place, "certificate": leaving, "theorem2": bound.sharper})
@@ -225,7 +236,9 @@ def tree_rows(mixture: SampledMixture, eps: float) -> tuple[list[Row], str | Non
     return rows, f"no leaf at this eps: {', '.join(tree.unresolved)}." if tree.unresolved else None
 
 
-def generations_of(outcomes: Sequence[Mapping[str, Any]], most_labels: int, level: float) -> Generations:
+def generations_of(
+    outcomes: Sequence[Mapping[str, Any]], most_labels: int, level: float, stratified: bool = False
+) -> Generations:
     """What the items of a study came to, as one mixture."""
     paths = [path for outcome in outcomes for path in outcome["paths"]]
     kept = max((tuple(path["kept"]) for path in paths), key=len)
@@ -235,4 +248,5 @@ def generations_of(outcomes: Sequence[Mapping[str, Any]], most_labels: int, leve
         counts=tuple(tuple(path["counts"]) for path in paths),
         most_labels=most_labels,
         level=level,
+        stratified=stratified,
     )

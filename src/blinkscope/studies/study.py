@@ -19,6 +19,7 @@ from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import SCHEMA, Target
 from blinkscope.keeper import Keeper, named, provenance
+from blinkscope.pictured import is_picture_model
 from blinkscope.replies import Stopwatch
 from blinkscope.reread import items_of, target_of
 from blinkscope.runs.spec import Spec, digest
@@ -71,6 +72,14 @@ class Desk:
         return Question(str(self.item.content["prompt"]), system=self.spec.asking.system).turns
 
 
+def open_texts(spec: Any, model: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The engine that a spec names, or the one that is given, and how it samples."""
+    if is_picture_model(model):
+        raise UserError(f"{model} makes no texts; blinkscope study diffusion asks it for its windows.")
+    engine = open_model(model, options)
+    return engine, sampling_of(engine, spec.asking.sampling)
+
+
 @dataclass(frozen=True)
 class Study:
     """A study: how its items are found, what is done with one, and what all of them say together.
@@ -79,7 +88,8 @@ class Study:
     items: of a spec, in their order. work: draws what one item needs and returns what it came to. result: summary,
     tables and sentences from the stored outcomes, (item, outcome) pairs in the order of the items. read: an outcome
     with what depends on how the draws are read, from the run. prepare: what the work on every item needs beside the
-    model, from the spec, the model and the options of engines; made once.
+    model, from the spec, the model and the options of engines; made once. open: the model and its sampling settings,
+    from the spec, what names or is the model, and the options of engines. currency: what draws cost.
     """
 
     name: str
@@ -91,6 +101,8 @@ class Study:
         outcome
     )
     prepare: Callable[[Any, Any, Mapping[str, Any] | None], Any] = lambda spec, engine, options: None
+    open: Callable[[Any, Any, Mapping[str, Any]], tuple[Any, Any]] = open_texts
+    currency: str = "generated_tokens"
 
 
 @dataclass(frozen=True)
@@ -175,11 +187,10 @@ def run_study(
         raise UserError(f"study {study.name} has no items; give it at least one.")
     if len({item.id for item in items}) < len(items):
         raise UserError(f"two items of study {study.name} have the same id; ids must differ.")
-    engine = open_model(model if model is not None else spec.asking.model, engine_options)
-    sampling = sampling_of(engine, spec.asking.sampling)
+    engine, sampling = study.open(spec, model if model is not None else spec.asking.model, engine_options or {})
     prepared = study.prepare(spec, engine, engine_options)
     broken: dict[str, tuple[str, str]] = {}
-    with Run.create_or_open(path, _run_spec(study, spec, items, engine.name)) as run:
+    with Run.create_or_open(path, _run_spec(study, spec, items, engine)) as run:
         for number, item in enumerate(items):
             if outcome_of(run, number, spec.target) is not None or run.document(named("failed", number)) is not None:
                 continue
@@ -232,7 +243,7 @@ def result_of(
         items=len(items),
         findings=study.result(spec, target, found) if found else Findings({}, {}),
         failed=failed,
-        cost={"continuations": len(draws), "generated_tokens": int(sum(draw.cost for draw in draws))},
+        cost={"continuations": len(draws), study.currency: round(sum(draw.cost for draw in draws))},
     )
 
 
@@ -244,13 +255,15 @@ def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> S
     return result_of(study, run, Target(**{**asdict(target_of(run)), **changes}))
 
 
-def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: str) -> Spec:
+def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], engine: Any) -> Spec:
     settings = {name: value for name, value in asdict(spec).items() if name != "target"}
     if settings["asking"]["model"].startswith(("http://", "https://")):
         # The model is what was asked for; where its server stands may change, and is nobody else's business.
-        settings["asking"] = {**settings["asking"], "model": model}
+        settings["asking"] = {**settings["asking"], "model": engine.name}
     digests: dict[str, JSON] = {item.id: digest(item.content) for item in items}
-    identity: dict[str, JSON] = {"study": study.name, "model": model, "spec": settings, "items": digests}
+    identity: dict[str, JSON] = {"study": study.name, "model": engine.name, "spec": settings, "items": digests}
+    if weights := getattr(engine, "digest", ""):
+        identity["weights"] = weights
     return Spec(identity=identity, target=asdict(spec.target), provenance=provenance())
 
 

@@ -1,0 +1,59 @@
+"""Small networks that ship with the package: float32 safetensors beside a report of their training as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from blinkscope.errors import UserError
+
+HOME = resources.files("blinkscope.diffusion") / "weights"
+
+
+def weights_digest(weights: str) -> str:
+    """SHA-256 of the weights that ship with the package."""
+    return hashlib.sha256((HOME / weights).read_bytes()).hexdigest()
+
+
+def load_weights(networks: Mapping[str, Any], weights: str, report: str, folder: Path | None = None) -> dict[str, Any]:
+    """Give networks their weights, from the package or from a folder; returns the report of their training.
+
+    Parameters
+    ----------
+    networks : by the name that stands before the names of their tensors.
+    weights, report : names of the two files.
+
+    Raises
+    ------
+    UserError : a file is missing or is not what it should be.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    home = HOME if folder is None else folder
+    try:
+        tensors = load((home / weights).read_bytes())
+        said: dict[str, Any] = json.loads((home / report).read_text(encoding="utf-8"))
+        for name, network in networks.items():
+            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            network.load_state_dict(own)
+            network.eval()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the model in {home} cannot be read ({error}).") from None
+    return said
+
+
+def save_weights(networks: Mapping[str, Any], weights: str, said: Mapping[str, Any], report: str, folder: Path) -> None:
+    """Write networks and the report of their training."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
+    }
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / weights)
+    (folder / report).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
