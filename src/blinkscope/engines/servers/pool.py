@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import random
 import threading
 import time
@@ -205,7 +206,9 @@ class Pool:
         except TimeoutError as error:
             raise Passing(f"no answer within {self.servers.timeout:g} s") from error
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(f"no connection ({error.strerror or error})") from error
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or error
+            raise Unreachable(f"no connection: {reason}") from error
         except (aiohttp.ServerDisconnectedError, ConnectionError) as error:
             raise Passing("it closed the connection") from error
         except aiohttp.InvalidURL as error:
