@@ -46,6 +46,17 @@ def test_budgets_are_kept() -> None:
     assert 2900 <= sum(draw.cost for draw in outcome.draws) <= 3000
 
 
+def test_a_budget_that_ends_a_run_at_the_asked_error_leaves_it_complete() -> None:
+    case, errors = random_case(2), []
+    whole = run(case.source(1), case.method(1), Target(error=0.05), watch=lambda now: errors.append(now.error))
+    before, last = list(dict.fromkeys(error for error in errors if error == error))[-2:]
+    target = Target(error=(before + last) / 2, continuations=len(whole.draws) - 1)
+    outcome = run(case.source(1), case.method(1), target)
+    assert (len(outcome.draws), outcome.status) == (len(whole.draws) - 1, "complete")
+    # One draw of the pilot leaves nearly every place unknown, however small the error that it states.
+    assert run(case.source(1), case.method(1), Target(error=0.9, continuations=1)).status == "budget"
+
+
 def test_an_interrupted_run_keeps_what_there_is_and_ends_where_the_uninterrupted_one_does() -> None:
     case = random_case(3)
     whole = run(case.source(1), case.method(1), Target(error=0.08))

@@ -136,10 +136,12 @@ class _Rounds:
             if error is not None:
                 self.error = error
                 self._report()
-            if affordable != there or not affordable:
-                return "budget"
-            if self.error <= self.target.error:
+            cut = affordable != there or not affordable
+            # A pilot that was cut says nothing of the places it left out, so its error is none.
+            if self.error <= self.target.error and not (cut and self.round == 0):
                 return "complete"
+            if cut:
+                return "budget"
             self.round += 1
         # The method wants nothing more: it is through, or nothing is left that would help.
         self.ran_out = self.ran_out or self.error > self.target.error
