@@ -149,6 +149,8 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--error", "nan"), "error"),
     (("locate", "x", "--model", "toy:fork", "--labels", "1"), "labels"),
     (("locate", "x", "--model", "toy:fork", "--fractions", "0,2", "--method", "grid"), "fractions"),
+    (("locate", "x", "--model", "toy:fork", "--fractions", "0,0.5"), "of the method grid"),
+    (("locate", "x", "--model", "toy:fork", "--resamples", "30"), "of the methods grid and bisect"),
     (("locate", "x", "--model", "toy:fork", "--messages", "none.json"), "one of the two"),
     (("locate", "--model", "toy:fork", "--messages", "none.json"), "none.json"),
     (("locate", "x", "--model", "toy:fork", "--generation", "none.txt"), "none.txt"),

@@ -202,8 +202,13 @@ def _text(name: str) -> str:
 
 
 def _method(arguments: argparse.Namespace) -> MethodOptions:
+    name = arguments.method or MethodOptions.name
+    if arguments.fractions is not None and name != "grid":
+        raise UserError(f"--fractions is of the method grid, not of {name}; add --method grid, or leave it out.")
+    if arguments.resamples is not None and name == "divergence":
+        raise UserError(f"--resamples is of the methods grid and bisect, not of {name}; choose one, or leave it out.")
     fractions = DEFAULT_FRACTIONS
     if arguments.fractions is not None:
         fractions = numbers("fractions", arguments.fractions, float, "give numbers from 0 to 1 with commas")
     resamples = arguments.resamples if arguments.resamples is not None else MethodOptions.resamples
-    return MethodOptions(arguments.method or MethodOptions.name, fractions, resamples)
+    return MethodOptions(name, fractions, resamples)
