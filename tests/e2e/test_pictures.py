@@ -53,6 +53,28 @@ def test_a_run_is_stored_shown_and_gone_on_with(tmp_path: Path) -> None:
     assert "Decided between steps" in shown.stdout
 
 
+def test_ends_are_asked_for_topped_up_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [*SCANS, "-o", "ends.db"]
+    assert main([*command, "--ends", "1.5", "--json"]) == 0
+    coarse = json.loads(capsys.readouterr().out)
+    assert [end["share"] for end in coarse["ends"]] == [0.25, 0.75]
+    assert all(end["sd"] <= 1.5 for end in coarse["ends"])
+    assert main([*command, "--ends", "0.8"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "passes 0.25" in said
+    assert "(one standard deviation; asked for 0.8 steps)" in said
+    fine = stored(tmp_path / "ends.db")
+    assert fine.cost.continuations > coarse["cost"]["continuations"]
+    assert all(end.sd <= 0.8 for end in fine.ends)
+    assert main([*command, "--ends", "0"]) == 2
+    assert "ends is 0.0; it is a standard deviation in steps" in capsys.readouterr().err
+    assert main(["locate", "x", "--model", "toy:fork", "--ends", "1"]) == 2
+    assert "--ends belongs to pictures" in capsys.readouterr().err
+
+
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     command = (*SCANS, "--method", "clone", "--error", "0.04")
     whole = result(*command, "-o", "whole.db", cwd=tmp_path)
