@@ -1,11 +1,12 @@
 """Generated tokens, error and windows: the divergence method beside its peers, on the same cases with a known law.
 
     python benchmarks/cost.py [--replay FILE] [--labels 2] [--error 0.05] [--runs 2] [--only METHOD ...] [--no-toys]
+                              [--threshold 0.2]
 
 Methods: ``unbiased`` and ``pooled`` (the divergence method to the error); ``resampling`` (100 free continuations at
 every position); ``grid`` (the paper's ten fractions, 100 each); ``bisect10`` and ``bisect50`` (pivotal token search:
-split while the ends differ by 0.2 in total variation); ``forking`` (30 continuations of every alternative above 0.05 at
-every position, read with the divergence recursion, which is kinder than the published reading).
+split while the ends differ by ``--threshold`` in total variation); ``forking`` (30 continuations of every alternative
+above 0.05 at every position, read with the divergence recursion, which is kinder than the published reading).
 
 Of every run: generated tokens; mean squared error over all rows and labels (curves with fewer rows are interpolated
 linearly between them); true windows of change 0.6 or more and how many of them overlap a listed one; listed windows
@@ -14,7 +15,8 @@ that have none. Windows of ``grid`` follow the paper's rule, a rise of 0.5 betwe
 
 ``equal_error`` is the cost of resampling every position for a method's own mean squared error, over the method's cost:
 n free continuations have mean squared error mean(pi (1 - pi)) / n exactly. ``prediction_factor`` is by how much the
-prediction made before the first draw was off, either way. Prints one JSON object.
+prediction made before the first draw was off, either way. ``coverage`` is the share of 95 % bands that hold the truth,
+over (row, label) with truth in (0.02, 0.98), with an interval in which a run counts once. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.trace import ESTIMATORS, Target
 from blinkscope.posterior import Posterior
 from blinkscope.window import TokenWindow, rise_windows, token_windows
+from calibration import share
 from cases import Case, replay_cases, toy_cases
 
 METHODS = ("unbiased", "pooled", "resampling", "grid", "bisect10", "bisect50", "forking")
@@ -51,21 +54,21 @@ class Result:
     posterior: Posterior
 
 
-def run(case: Case, method: str, error: float, seed: int) -> Result:
+def run(case: Case, method: str, error: float, seed: int, threshold: float) -> Result:
     if method == "forking":
         return forking(case, seed)
     if method in ESTIMATORS:
         target = Target(error=error, estimator=method)
         outcome = loop.run(case.off_path_source(seed), case.divergence(seed, target.estimator), target)
     else:
-        outcome = loop.run(case.free_source(seed), _free_method(case, method, seed), Target())
+        outcome = loop.run(case.free_source(seed), _free_method(case, method, seed, threshold), Target())
     return Result(sum(draw.cost for draw in outcome.draws), outcome.posterior)
 
 
-def _free_method(case: Case, method: str, seed: int) -> Grid | Bisection:
+def _free_method(case: Case, method: str, seed: int, threshold: float) -> Grid | Bisection:
     strata, limit = case.free_strata(), len(case.labels) + 1
     if method.startswith("bisect"):
-        return Bisection(strata, int(method.removeprefix("bisect")), case.final_label, limit, seed)
+        return Bisection(strata, int(method.removeprefix("bisect")), case.final_label, limit, seed, threshold)
     rows = tuple(range(case.recursion.steps))
     if method == "grid":
         rows = fraction_rows(case.recursion.steps, FRACTIONS)
@@ -96,6 +99,20 @@ def squared_error(case: Case, posterior: Posterior) -> float:
     return float(((mean - case.truth) ** 2).mean())
 
 
+def covered(case: Case, posterior: Posterior) -> tuple[int, int]:
+    """Bands that hold the truth, and how many there are where it is undecided; that of a label never seen does not."""
+    if posterior.draws is None or len(posterior.index) < len(case.truth):
+        return 0, 0
+    low, high = posterior.band(0.95)
+    undecided = (case.truth > 0.02) & (case.truth < 0.98)
+    found = 0
+    for column, label in enumerate(case.labels):
+        if label in posterior.labels:
+            k, truth = posterior.labels.index(label), case.truth[:, column]
+            found += int(((low[:, k] <= truth) & (truth <= high[:, k]) & undecided[:, column]).sum())
+    return found, int(undecided.sum())
+
+
 def windows(case: Case, method: str, posterior: Posterior) -> tuple[TokenWindow, ...]:
     if method != "grid":
         return token_windows(posterior, case.final_label, max_width=case.width)
@@ -106,16 +123,17 @@ def overlapping(windows: Sequence[TokenWindow], others: Sequence[TokenWindow]) -
     return sum(any(w.start < o.end and o.start < w.end for o in others) for w in windows)
 
 
-def measure(case: Case, method: str, error: float, runs: int) -> dict[str, Any]:
+def measure(case: Case, method: str, error: float, runs: int, threshold: float) -> dict[str, Any]:
     """Averages and counts over the runs of one case."""
     rows = np.arange(case.recursion.steps + 1, dtype=float)
     exact = token_windows(Posterior(rows, case.labels, case.truth), case.final_label, max_width=case.width)
-    tokens, squared, found = [], [], {"true": 0, "hit": 0, "listed": 0, "right": 0, "alarms": 0}
+    tokens, squared, bands, found = [], [], [], {"true": 0, "hit": 0, "listed": 0, "right": 0, "alarms": 0}
     for seed in range(runs):
-        result = run(case, method, error, seed)
+        result = run(case, method, error, seed, threshold)
         listed = windows(case, method, result.posterior)
         tokens.append(result.tokens)
         squared.append(squared_error(case, result.posterior))
+        bands.append(covered(case, result.posterior))
         found["true"] += len(case.windows)
         found["hit"] += overlapping(case.windows, listed)
         found["listed"] += len(listed)
@@ -134,6 +152,7 @@ def measure(case: Case, method: str, error: float, runs: int) -> dict[str, Any]:
         "tokens": round(statistics.fmean(tokens)),
         "rms_error": round(mean_squared**0.5, 4),
         "equal_error": equal and round(equal, 2),
+        "bands": bands,
         **found,
     }
 
@@ -153,6 +172,7 @@ def summary(rows: Sequence[dict[str, Any]], nulls: int) -> dict[str, Any]:
         "median_rms_error": round(statistics.median(row["rms_error"] for row in rows), 4),
         "median_equal_error": round(statistics.median(ratios), 2),
         "median_prediction_factor": round(statistics.median(factors), 2) if factors else None,
+        "coverage": share(*zip(*(bands for row in rows for bands in row["bands"]), strict=True)),
         "recall": f"{total['hit']}/{total['true']}",
         "precision": f"{total['right']}/{total['listed']}",
         "null_runs_with_a_window": f"{total['alarms']}/{nulls}",
@@ -166,6 +186,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=2, help="outcomes of recorded rollouts kept apart (default 2)")
     parser.add_argument("--error", type=float, default=0.05)
     parser.add_argument("--runs", type=int, default=2, help="runs of each case (default 2)")
+    parser.add_argument("--threshold", type=float, default=0.2, help="of the bisection (default 0.2)")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD")
     arguments = parser.parse_args()
     groups = {} if arguments.no_toys else {"toy": toy_cases([0])}
@@ -183,7 +204,7 @@ def main() -> None:
         for method in arguments.only:
             rows = []
             for case in cases:
-                rows.append(measure(case, method, arguments.error, arguments.runs))
+                rows.append(measure(case, method, arguments.error, arguments.runs, arguments.threshold))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
             result["rows"] += rows
             result["summary"][f"{group} {method}"] = summary(rows, nulls)

@@ -30,7 +30,8 @@ from blinkscope.estimate.trace import Estimator
 from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
 
-PILOT = 1  # draws of each half of each open position in the first round
+PILOT = 1  # draws of each half of each open position in the unbiased first round
+SPARSE_PILOT = 16  # least draws of the pooled estimator's first round
 SMALLEST_ROUND = 32  # draws, so that an engine's batch stays full
 GROWTH = 0.25  # largest cost of a later round, as a share of everything spent before it
 AIM = 0.99  # a round aims a little below a round error, so that it seldom takes another one to get there
@@ -58,18 +59,17 @@ class Decomposition:
     )
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
-        """A pilot everywhere, then rounds that lower the curve's largest variance most for their cost."""
+        """A pilot, then rounds that lower the curve's largest variance most for their cost."""
         if not self.strata:
             return []
         if round_ == 0:
             weight = self.recursion.sensitivity(np.ones((self.recursion.steps + 1, 1)))[:, 0]
             ranked = sorted(self.strata, key=lambda stratum: -weight[stratum.key])
-            pilot = [
-                Order(stratum.key, half, 0, pilot_draws(stratum, half, len(self.strata)))
-                for half in (0, 1)
-                for stratum in ranked
+            counts = pilot(self.recursion, self.strata, self.estimator)
+            orders = [
+                Order(stratum.key, half, 0, int(counts[stratum.key, half])) for half in (0, 1) for stratum in ranked
             ]
-            return [order for order in pilot if order.count]
+            return [order for order in orders if order.count]
         labels, counts = self._counts(draws)
         cost = self._cost()
         spent = float((counts.sum(axis=(1, 2)) * cost).sum())
@@ -174,7 +174,7 @@ class Decomposition:
         return np.asarray([label == self.final_label for label in labels], dtype=float)
 
     def _counts(self, draws: Sequence[Draw]) -> tuple[tuple[str, ...], Int[np.ndarray, "steps halves labels"]]:
-        pilot_size = sum(pilot_draws(stratum, half, len(self.strata)) for stratum in self.strata for half in (0, 1))
+        pilot_size = int(pilot(self.recursion, self.strata, self.estimator).sum())
         labels = kept_labels(self.final_label, draws[:pilot_size], draws[pilot_size:], self.limit)
         if len(labels) == 1:
             labels = (*labels, OTHER)  # where one outcome alone was seen, there may be another one all the same
@@ -193,13 +193,28 @@ class Decomposition:
         return room
 
 
-def pilot_draws(stratum: Stratum, half: int, strata: int) -> int:
-    """Draws that a half of a stratum gets in the first round, one of ``strata``.
+def pilot(recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator) -> Int[np.ndarray, "steps halves"]:
+    """Draws of the first round.
 
-    More where there are few, so that the first round fills a batch, and so that a run does not end because two or four
-    draws happened to agree: that would bias the unbiased mean, whatever the later rounds do.
+    Unbiased: the same everywhere, and at least ``SMALLEST_ROUND``, so that a run does not end because two or four draws
+    happened to agree: that would bias the mean, whatever the later rounds do. Pooled: one for each time that a
+    generation is expected to leave the path, at most one at a position but at least ``SPARSE_PILOT`` altogether.
+    Between positions that seldom fork the row hardly changes, and data are shared.
     """
-    return int(min(max(PILOT, math.ceil(SMALLEST_ROUND / (2 * strata))), stratum.room(half)))
+    counts = np.zeros((recursion.steps, 2), dtype=np.int64)
+    if not strata:
+        return counts
+    keys = [stratum.key for stratum in strata]
+    room = np.asarray([[stratum.room(half) for half in (0, 1)] for stratum in strata])
+    if estimator == "unbiased":
+        wanted = np.full((len(strata), 2), max(PILOT, math.ceil(SMALLEST_ROUND / (2 * len(strata)))))
+    else:
+        expected = -np.log(np.maximum(recursion.p[keys], np.exp(-1)))
+        expected *= max(1.0, SPARSE_PILOT / float(expected.sum()))
+        each = np.diff(np.floor(np.cumsum(expected) + 0.5), prepend=0)
+        wanted = np.stack([np.ceil(each / 2), np.floor(each / 2)], axis=1)
+    counts[keys] = np.minimum(wanted, room)
+    return counts
 
 
 def round_error_below(error: float) -> float:

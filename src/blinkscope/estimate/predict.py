@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blinkscope.estimate.allocation import best_counts
-from blinkscope.estimate.decomposition import pilot_draws
+from blinkscope.estimate.decomposition import pilot
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.resampling import fraction_rows
 from blinkscope.estimate.source import Stratum
@@ -56,11 +56,10 @@ def predict(
         return Prediction(0, 0)
     cost = np.ones(recursion.steps)
     spreads = np.zeros((recursion.steps, 1))
-    least = np.zeros(recursion.steps)
+    least = pilot(recursion, strata, estimator).sum(axis=1).astype(float)
     for stratum in strata:
         cost[stratum.key] = stratum.cost
         spreads[stratum.key] = TYPICAL_SPREAD[estimator]
-        least[stratum.key] = sum(pilot_draws(stratum, half, len(strata)) for half in (0, 1))
     # Beyond the pilot the variance falls like one over the cost, so a few rescalings of the budget settle it.
     budget = float((least * cost).sum())
     for _ in range(RESCALINGS):
