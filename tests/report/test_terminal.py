@@ -80,6 +80,16 @@ def test_the_table_tells_what_the_window_did():
     )
 
 
+def test_a_direction_that_cannot_be_told_is_not_laid_to_other_labels():
+    trace = realistic()
+    window = trace.windows()[0]
+    rest = next(label for label in trace.labels if label != trace.final_label)
+    turned = replace(window, direction=0, change=1.0, before={rest: 1.0}, after={trace.final_label: 1.0})
+    assert summary.direction(trace, turned) == "direction not certain"
+    shares = dict.fromkeys(trace.labels, 0.0)
+    assert summary.direction(trace, replace(turned, before=shares, after=shares)) == "other labels"
+
+
 def test_the_page_says_where_it_began_how_it_ended_and_what_it_cost():
     trace = replace(realistic(), target=Target(), cost=Cost(1412, 19694, 45, 17724, seconds=71.3, model_seconds=68.94))
     text = words(printed(trace))

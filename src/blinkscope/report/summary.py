@@ -115,7 +115,8 @@ def _with_interval(label: str, p: float, low: float, high: float) -> str:
 def direction(trace: Trace, window: TokenWindow) -> str:
     """What a window did to the final label."""
     if window.direction == 0:
-        return "other labels"
+        moved = abs(window.after.get(trace.final_label, 0.0) - window.before.get(trace.final_label, 0.0))
+        return "direction not certain" if moved > window.change / 2 else "other labels"
     return f"{'towards' if window.direction > 0 else 'away from'} {shortened(trace.final_label, LABEL_WIDTH)}"
 
 

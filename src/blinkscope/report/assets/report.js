@@ -222,7 +222,11 @@ const report = (() => {
 
   // ------------------------------------------------------------------ windows
 
-  const DIRECTIONS = [`away from ${data.final_label}`, "between other labels", `towards ${data.final_label}`];
+  function direction({ start, end, change, direction }) {
+    if (direction) return `${direction > 0 ? "towards" : "away from"} ${data.final_label}`;
+    const [before, after] = [start, end].map((at) => curve.mean[curve.position.indexOf(at)][finalLabel] ?? 0);
+    return Math.abs(after - before) > change / 2 ? "not certain" : "between other labels";
+  }
   const WINDOW_COLUMNS = ["Text", "Tokens", "Change", "Probability", "Direction", "Before", "After"];
 
   const LawCell = ({ row }) => html`<div class="law">
@@ -242,7 +246,7 @@ const report = (() => {
       Tokens: html`<span class="number">${end === start + 1 ? end : `${start + 1}\u2013${end}`}</span>`,
       Change: html`<span class="number">${prob(window.change)}<span class="interval">${interval}</span></span>`,
       Probability: prob(window.probability),
-      Direction: line(clipped(DIRECTIONS[window.direction + 1], 40)),
+      Direction: line(clipped(direction(window), 40)),
       Before: html`<${LawCell} row=${curve.position.indexOf(start)} />`,
       After: html`<${LawCell} row=${curve.position.indexOf(end)} />`,
     };
