@@ -14,7 +14,7 @@ demo: .venv/ready
 	@echo "Open demo/report.html in a browser."
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 quick: .venv/ready-dev
 	$(BIN)/python -m pytest -m "not slow and not model and not browser"
