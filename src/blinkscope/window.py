@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
@@ -62,9 +62,10 @@ def token_windows(
 ) -> tuple[TokenWindow, ...]:
     """Windows of one generation.
 
-    A candidate is an interval [a, b] with b - a <= max_width and TV(pi_a, pi_b) >= delta that contains no shorter such
-    interval and that at least half of the joint draws confirm. Candidates are taken shortest first, then by larger
-    change, then the earlier; what overlaps one already taken is dropped.
+    A candidate is an interval [a, b] with b - a <= max_width and TV(pi_a, pi_b) >= delta that at least half of the
+    joint draws confirm, and that contains no shorter such interval: one that is not confirmed hides no longer one that
+    is. Candidates are taken shortest first, then by larger change, then the earlier; what overlaps one already taken is
+    dropped.
 
     Parameters
     ----------
@@ -87,12 +88,10 @@ def token_windows(
     if limit < 1:
         raise UserError(f"the largest width of a window is {limit:g}; it must be at least 1.")
     taken: list[TokenWindow] = []
-    for a, b in _candidates(posterior.mean[chosen], np.asarray(widths, dtype=float), delta, limit):
+    for a, b in _candidates(posterior, chosen, np.asarray(widths, dtype=float), delta, limit):
         start, end = int(chosen[a]), int(chosen[b])
         if all(index[end] <= other.start or index[start] >= other.end for other in taken):
-            window = _measure(posterior, start, end, final_label, delta, level)
-            if window.probability >= LISTED_FROM:
-                taken.append(window)
+            taken.append(_measure(posterior, start, end, final_label, delta, level))
     return tuple(sorted(taken, key=lambda window: window.start))
 
 
@@ -118,27 +117,41 @@ def rise_windows(
 
 
 def _candidates(
-    mean: Float[np.ndarray, "rows labels"], widths: Float[np.ndarray, " rows"], delta: float, limit: float
+    posterior: Posterior,
+    chosen: Int[np.ndarray, " rows"],
+    widths: Float[np.ndarray, " rows"],
+    delta: float,
+    limit: float,
 ) -> list[tuple[int, int]]:
-    """Minimal intervals whose change reaches delta, in the order in which they are chosen."""
+    """Minimal intervals of the chosen rows whose change reaches delta and is confirmed, in the order of choice."""
+    mean, draws = posterior.mean[chosen], _judging(posterior)
     found: list[tuple[float, float, int, int]] = []
     nearest_end = len(mean)  # the smallest end of a qualifying interval that starts further right
     for a in range(len(mean) - 2, -1, -1):
         reach = int(np.searchsorted(widths, widths[a] + limit, side="right"))
         change = total_variation(mean[a + 1 : min(reach, nearest_end)], mean[a])
-        hits = np.flatnonzero(change >= delta)
-        if len(hits):
-            b = a + 1 + int(hits[0])
-            found.append((widths[b] - widths[a], -float(change[hits[0]]), a, b))
-            nearest_end = b
+        for b in a + 1 + np.flatnonzero(change >= delta):
+            if draws is None or _share(total_variation(draws[:, chosen[a]], draws[:, chosen[b]]), delta) >= LISTED_FROM:
+                found.append((widths[b] - widths[a], -float(change[b - a - 1]), a, int(b)))
+                nearest_end = int(b)
+                break
     return [(a, b) for _, _, a, b in sorted(found)]
+
+
+def _judging(posterior: Posterior) -> Float[np.ndarray, "draws rows labels"] | None:
+    """The joint draws by which what looks large is judged."""
+    return posterior.draws if posterior.believed is None else posterior.believed
+
+
+def _share(changes: Float[np.ndarray, " draws"], delta: float) -> float:
+    return float((changes >= delta).mean())
 
 
 def _measure(posterior: Posterior, a: int, b: int, final_label: str, delta: float, level: float) -> TokenWindow:
     before, after = posterior.mean[a], posterior.mean[b]
     change = float(total_variation(before, after))
     final = posterior.labels.index(final_label) if final_label in posterior.labels else None
-    draws = posterior.draws if posterior.believed is None else posterior.believed
+    draws = _judging(posterior)
     if draws is None:
         low = high = change
         probability = 1.0
@@ -148,7 +161,7 @@ def _measure(posterior: Posterior, a: int, b: int, final_label: str, delta: floa
         changes = total_variation(draws[:, a], draws[:, b])
         low, high = (float(x) for x in np.quantile(changes, tail))
         low, high = min(low, change), max(high, change)
-        probability = float((changes >= delta).mean())
+        probability = _share(changes, delta)
         shifts = np.zeros(1) if final is None else draws[:, b, final] - draws[:, a, final]
         shift_low, shift_high = (float(x) for x in np.quantile(shifts, tail))
     direction = 1 if shift_low > 0 else -1 if shift_high < 0 else 0

@@ -75,6 +75,14 @@ def test_probability_and_direction_come_from_joint_draws() -> None:
     assert token_windows(mostly, "a", delta=0.5) == ()
 
 
+def test_an_unconfirmed_short_interval_hides_no_confirmed_longer_one() -> None:
+    mean = np.asarray([[0.0, 1.0], [0.45, 0.55], [1.0, 0.0]])
+    doubted = np.asarray([[0.0, 1.0], [0.6, 0.4], [1.0, 0.0]])
+    posterior = Posterior(np.arange(3.0), ("a", "b"), mean, np.stack([mean, doubted, doubted]))
+    (window,) = token_windows(posterior, "a", delta=0.5)  # of (1, 2), 0.55 in the mean, two draws of three say 0.4
+    assert (window.start, window.end, window.probability) == (0, 2, 1)
+
+
 def test_windows_can_be_read_at_the_ends_of_sentences() -> None:
     steps = tuple(Step(t, 1, 0) for t in ("It", " is.", " No", " it", " isn't.\"", " Yes", "\n", "Well", ".", "5"))
     assert boundaries(steps, "sentences").tolist() == [0, 2, 5, 7, 10]
