@@ -33,12 +33,16 @@ MODEL = "toy:fork"
         ({"labels": "4"}, "labels is '4'; it must be a whole number"),
         ({"error": "0.1"}, "error is '0.1'; it must be a number"),
         ({"delta": True}, "delta is True; it must be a number"),
+        ({"run": 5}, "run is 5; it must be the name of a run file"),
+        ({"engine_options": {"devce": "cpu"}}, "engine_options has no 'devce' for this model; it has device, dtype"),
+        ({"engine_options": {"device": "cuda"}}, "device, dtype and batch-bytes belong to transformers models"),
+        ({"model": 5}, "int is neither a model name nor a causal language model"),
         ({"continuations": 10.0}, "continuations is 10.0; it must be a whole number, or None"),
     ],
 )
 def test_what_makes_no_sense_is_said_in_a_sentence(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        locate(MODEL, **{"prompt": "go", **options})
+        locate(**{"model": MODEL, "prompt": "go", **options})
 
 
 @pytest.mark.misuse

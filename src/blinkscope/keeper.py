@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from blinkscope.errors import UserError
+from blinkscope.errors import UserError, expect
 from blinkscope.estimate import loop
 from blinkscope.estimate.loop import Method, Outcome, Progress
 from blinkscope.estimate.record import PathRecord
@@ -137,6 +138,7 @@ def keeping(path: str | Path | None, spec: Spec, model_seconds: Callable[[], flo
     if path is None:
         yield Keeper(None, 0, model_seconds)
         return
+    expect("run", path, (str, Path), "the name of a run file")
     with Run.create_or_open(Path(path), spec) as run:
         try:
             with Keeper(run, 0, model_seconds) as keeper:
@@ -149,9 +151,17 @@ def keeping(path: str | Path | None, spec: Spec, model_seconds: Callable[[], flo
 
 def read_again(run: Run, generation: int, record: Record, target: Target) -> Trace:
     """The result of a generation's stored draws alone."""
-    outcome = loop.run(None, record.method_of_loop(target), target, known=run.draws(generation))
+    known = run.draws(generation)
+    outcome = loop.run(None, record.method_of_loop(target), target, known=known)
     seconds, model_seconds = run.spent(generation)
-    return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+    trace = record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+    if len(trace.draws) == len(known):
+        return trace
+    unread = (
+        f"{len(trace.draws):,} of the {len(known):,} stored draws are read: those that a run with this target and "
+        "estimator would have ordered."
+    )
+    return replace(trace, notes=(*trace.notes, unread))
 
 
 def named(document: str, generation: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from blinkscope.engines import engine_of, open_engine
+from blinkscope.engines import EngineOptions, engine_of, open_engine
 from blinkscope.errors import UserError
 from blinkscope.estimate import streams
 from blinkscope.estimate.loop import Progress
@@ -212,12 +212,16 @@ def _writing_speed(question: Question, record: PathRecord, stopwatch: Stopwatch)
 
 def open_model(model: Any, options: Mapping[str, Any] | None = None, tokenizer: Any = None) -> Engine:
     """An engine for whatever names or is a model: a spelling, an engine, or a transformers model with its tokenizer."""
+    options = options or {}
+    known = EngineOptions.__dataclass_fields__ if isinstance(model, str) else ("batch_bytes",)
+    if unknown := [name for name in options if name not in known]:
+        raise UserError(f"engine_options has no {unknown[0]!r} for this model; it has {', '.join(known)}.")
     if isinstance(model, str):
-        return open_engine(model, **(options or {}))
+        return open_engine(model, **options)
     if hasattr(model, "continue_"):
         engine: Engine = model
         return engine
-    return engine_of(model, tokenizer, **(options or {}))
+    return engine_of(model, tokenizer, **options)
 
 
 def sampling_of(engine: Engine, changes: Mapping[str, Any]) -> Sampling:
@@ -254,11 +258,16 @@ def feature_for(engine: Engine, asked: str | Callable[[str], str | None] | Featu
     if asked is None:
         if isinstance(engine, KnownLaw):
             return engine.feature
-        examples = "; ".join(f"{entry.example} ({entry.summary})" for entry in FEATURES.values())
-        raise UserError(f"say how outcomes are told apart with a feature: {examples}.")
+        raise no_feature()
     if isinstance(asked, str):
         return open_feature(asked)
     return asked if isinstance(asked, Feature) else feature_of(asked)
+
+
+def no_feature() -> UserError:
+    """What is said where nothing tells outcomes apart."""
+    examples = "; ".join(f"{entry.example} ({entry.summary})" for entry in FEATURES.values())
+    return UserError(f"say how outcomes are told apart with a feature: {examples}.")
 
 
 def judge_of(feature: Feature[Reply], engine: Engine, options: Mapping[str, Any] | None = None) -> Engine | None:

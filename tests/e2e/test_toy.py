@@ -160,6 +160,8 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--report", "."), "folder"),
     (("locate", "x", "--model", "toy:fork", "-o", "."), "folder"),
     (("locate", "x", "--model", "toy:fork", "--report", "x.html", "-o", "x.html"), "another name"),
+    (("locate", "x", "--model", "toy:fork", "--device", "cpu"), "belong to transformers models"),
+    (("locate", "x", "--model", "smollm2"), "told apart with a feature"),  # before the model is loaded
     (("show", "none.db"), "none.db"),
     (("report", "none.db", "-o", "x.html"), "none.db"),
     (("locate", "x", "--model", "toy:fork", "--unknown"), "--unknown"),
@@ -227,6 +229,15 @@ def test_a_mistake_before_the_first_draw_leaves_the_name_free(mistake: tuple[str
     assert refused.returncode == 2, refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]
     assert blinkscope(*FORK, "--error", "0.3", "-o", "run.db", cwd=tmp_path).returncode == 0
+
+
+def test_draws_that_another_estimator_would_not_have_ordered_are_counted(tmp_path: Path) -> None:
+    found = result(*FORK, "--error", "0.1", "--estimator", "pooled", "-o", "run.db", cwd=tmp_path)
+    assert not [note for note in found["notes"] if "stored draws" in note]
+    other = result("show", "run.db", "--estimator", "unbiased", cwd=tmp_path)
+    read, stored = other["cost"]["continuations"], found["cost"]["continuations"]
+    assert read < stored
+    assert f"{read:,} of the {stored:,} stored draws are read" in other["notes"][-1]
 
 
 def test_a_greedy_sampler_cannot_fork(tmp_path: Path) -> None:

@@ -50,13 +50,14 @@ def _guidance(out: Path, arguments: argparse.Namespace, changes: dict[str, Any])
 
 
 def _jsonl(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
-    return f"{write_jsonl(out, map(json_line, generations)):,} generations"
+    written = write_jsonl(out, map(json_line, generations))
+    return f"{written:,} generation{'' if written == 1 else 's'}"
 
 
 def _parquet(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
     rows = tables(generations)
     write_dataset(out, rows, run_schemas(), _readme(generations, arguments))
-    return ", ".join(f"{len(table):,} {name}" for name, table in rows.items())
+    return ", ".join(f"{name} ({len(table):,} rows)" for name, table in rows.items())
 
 
 def _preference(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:

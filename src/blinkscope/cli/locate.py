@@ -19,6 +19,7 @@ from blinkscope.cli.common import (
     run_file,
     target_changes,
 )
+from blinkscope.engines import SCHEMES
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.trace import Target
@@ -28,7 +29,7 @@ from blinkscope.language.sampling import Sampling
 from blinkscope.pictured import is_picture_model
 from blinkscope.question import Question, messages
 from blinkscope.report.progress import progress_display
-from blinkscope.session import Plan, locate, open_model, plan
+from blinkscope.session import Plan, locate, no_feature, open_model, plan
 
 LARGEST_FILE = 10_000_000  # bytes of a transcript or of messages
 
@@ -66,6 +67,8 @@ def command(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         labels=arguments.labels,
     )
+    if arguments.feature is None and arguments.model.partition(":")[0] in SCHEMES.keys() - {"toy"}:
+        raise no_feature()
     changes = _sampling(arguments)
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
     run = run_file(arguments)

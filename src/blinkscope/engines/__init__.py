@@ -68,6 +68,7 @@ def _open_transformers(rest: str, options: EngineOptions) -> Engine:
 def _open_toy(rest: str, options: EngineOptions) -> Engine:
     from blinkscope.engines.toy_models import open_toy
 
+    _need_no_options(options)
     return open_toy(rest)
 
 
@@ -76,7 +77,13 @@ def _open_http(spec: str, options: EngineOptions) -> Engine:
         raise MissingExtra("a model behind a server", "http")
     from blinkscope.engines.http import open_http
 
+    _need_no_options(options)
     return open_http(spec)
+
+
+def _need_no_options(options: EngineOptions) -> None:
+    if options != EngineOptions():
+        raise UserError("device, dtype and batch-bytes belong to transformers models; leave them out.")
 
 
 def _need_transformers() -> None:
@@ -143,10 +150,10 @@ def engine_of(model: Any, tokenizer: Any, *, batch_bytes: int | None = None) -> 
     The model is used as it is, with its adapters, hooks and steering vectors. What it computed for a path is kept:
     after changing the model make a new engine, which costs nothing.
     """
-    if tokenizer is None or not hasattr(tokenizer, "apply_chat_template"):
-        raise UserError("a transformers model needs its tokenizer; give both.")
     if not hasattr(model, "config") or not callable(model):
         raise UserError(f"{type(model).__name__} is neither a model name nor a causal language model of transformers.")
+    if tokenizer is None or not hasattr(tokenizer, "apply_chat_template"):
+        raise UserError("a transformers model needs its tokenizer; give both.")
     _need_transformers()
     from blinkscope.engines.transformers import TransformersEngine
 
