@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 from jaxtyping import config, install_import_hook
@@ -17,6 +18,9 @@ from hypothesis import settings  # noqa: E402
 from blinkscope.engines import open_engine  # noqa: E402
 from blinkscope.language.engine import Engine  # noqa: E402
 from tests.engines import llama  # noqa: E402
+
+# Jobs in a shell's background ignore Ctrl-C, and so would every command that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)

@@ -89,7 +89,7 @@ def test_killed_at_20_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Pat
 
 
 def test_ctrl_c_keeps_what_there_is_and_reports_it(tmp_path: Path) -> None:
-    question = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.005", "-o", "run.db", "--json")
+    question = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.001", "-o", "run.db", "--json")
     command = [sys.executable, "-m", "blinkscope.cli.main", *question]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(8)
