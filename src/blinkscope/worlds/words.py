@@ -29,13 +29,18 @@ def world_text(result: Mapping[str, Any]) -> list[str]:
     if certificate is not None:
         lines.append(
             f"Theorem 2: at T_before the experiment from S_after gives the outcomes of S_before to within "
-            f"{bound['published']:.3f} as published, {bound['sharper']:.3f} with the sharper constant."
+            f"{_bound(bound['published'])} as published, {_bound(bound['sharper'])} with the sharper constant."
         )
         at = ", ".join(f"{b:.3f} at t = {t:.4g}" for t, b in zip(*certificate.values(), strict=True))
         lines.append(f"Certificate, from the posteriors: to within {at}.")
     if inside is not None:
         lines.append(f"At T_after it gives the outcomes of S_after to within {inside['certificate']:.3f}.")
     return lines
+
+
+def _bound(value: float) -> str:
+    """A bound on a total variation, which is at most 1 anyway."""
+    return f"{value:.3f}{' (which says nothing)' if value >= 1 else ''}"
 
 
 _ENDS = {"t_after": "T_after", "t_before": "T_before"}
