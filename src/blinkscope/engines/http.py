@@ -30,7 +30,8 @@ from blinkscope.engines.servers.opening import meet
 from blinkscope.engines.servers.pool import Pool
 from blinkscope.engines.servers.text import ServerText
 from blinkscope.engines.token_score import token_score
-from blinkscope.errors import EngineError, UserError
+from blinkscope.engines.window import ContextWindow, most_tokens
+from blinkscope.errors import EngineError
 from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path, Score
 from blinkscope.language.sampling import Sampling
 
@@ -83,6 +84,7 @@ class HttpEngine:
 
     def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: Words) -> None:
         self._pool, self._dialect, self._facts, self._text = pool, dialect, facts, text
+        self._window = ContextWindow(facts.context_window, "server")
         self._drifted: set[Path] = set()
         self._seen: OrderedDict[tuple[int, ...], tuple[Returned, ...]] = OrderedDict()
 
@@ -97,16 +99,10 @@ class HttpEngine:
 
     @property
     def context_window(self) -> int:
-        return self._facts.context_window
+        return self._window.tokens
 
     def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
-        context = self._text.encode(prompt, prefill)
-        if len(context.ids) >= self.context_window:
-            raise UserError(
-                f"the prompt has {len(context.ids)} tokens and the server's context window is {self.context_window}; "
-                "shorten the prompt."
-            )
-        return context
+        return self._window.check_prompt(self._text.encode(prompt, prefill))
 
     def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
         return self._text.encode_reply(context, text, finished)
@@ -124,7 +120,7 @@ class HttpEngine:
         return self._text.follow_up(path.context, question)
 
     def score(self, path: Path, sampling: Sampling) -> Score:
-        self._check_length(len(path.context.ids) + len(path.tokens))
+        self._window.check(len(path.context.ids) + len(path.tokens))
         places = self._pool.run(self._places(path, sampling))
         laws = [law_of(place, sampling, self._facts.vocabulary) for place in places]
         scores = [
@@ -175,20 +171,10 @@ class HttpEngine:
 
     def _over(self, job: Job, rules: Rules) -> bool:
         """Whether the reply is over before anything was written."""
-        if not 0 <= job.kept <= len(job.path.tokens):
-            raise UserError(f"a continuation keeps {job.kept} tokens of a path of {len(job.path.tokens)}.")
+        self._window.check(most_tokens(job, rules.sampling))
         said = _said(job)
-        ask = 0 if job.ask is None else len(job.ask.ids) + job.ask.max_new_tokens
-        self._check_length(len(job.path.context.ids) + max(rules.sampling.max_new_tokens, len(said)) + ask)
         over = len(said) >= rules.sampling.max_new_tokens or bool(self._text.ends.intersection(said))
         return over or rules.stops(said, 0)
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.context_window:
-            raise UserError(
-                f"context and generation may have {tokens} tokens together, and the server's context window is "
-                f"{self.context_window}; shorten the prompt or lower --max-new-tokens."
-            )
 
     def _all(self, groups: Sequence[Group], rules: Rules) -> Iterator[Completion]:
         """Every group's completions as they come; the rest is called off where the caller leaves."""

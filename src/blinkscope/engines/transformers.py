@@ -20,6 +20,7 @@ from blinkscope.engines.next_token import score_tokens
 from blinkscope.engines.rows import Rules
 from blinkscope.engines.text import Text
 from blinkscope.engines.token_score import TokenScore
+from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.errors import EngineError, UserError
 from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
 from blinkscope.language.reading import Conversation, Transcript
@@ -85,6 +86,8 @@ class TransformersEngine:
         self._sampling = sampling or _generation_settings(model)
         self._batch_bytes = batch_bytes or _free_bytes(model.device)
         self._batch_rows = batch_rows or (_CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS)
+        config = model.config.get_text_config()
+        self._window = ContextWindow(int(getattr(config, "max_position_embeddings", None) or 2**31), "model")
         self._prefixes: OrderedDict[Path, KeyValues] = OrderedDict()
 
     @property
@@ -97,17 +100,10 @@ class TransformersEngine:
 
     @property
     def context_window(self) -> int:
-        config = self._model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 2**31)
+        return self._window.tokens
 
     def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
-        context = self._text.encode(prompt, prefill)
-        if len(context.ids) >= self.context_window:
-            raise UserError(
-                f"the prompt has {len(context.ids)} tokens and the model's context window is {self.context_window}; "
-                "shorten the prompt."
-            )
-        return context
+        return self._window.check_prompt(self._text.encode(prompt, prefill))
 
     def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
         return self._text.encode_reply(context, text, finished)
@@ -133,7 +129,7 @@ class TransformersEngine:
         return self._text.follow_up(path.context, question)
 
     def score(self, path: Path, sampling: Sampling) -> Score:
-        self._check_length(len(path.context.ids) + len(path.tokens))
+        self._window.check(len(path.context.ids) + len(path.tokens))
         with _machine_errors():
             scores = self._pass_over(path, sampling)
         return Score(
@@ -144,14 +140,8 @@ class TransformersEngine:
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
         jobs = list(jobs)
-        longest = 0
-        for job in jobs:
-            if not 0 <= job.kept <= len(job.path.tokens):
-                raise UserError(f"a continuation keeps {job.kept} tokens of a path of {len(job.path.tokens)}.")
-            ask = 0 if job.ask is None else len(job.ask.ids) + job.ask.max_new_tokens
-            reply = max(sampling.max_new_tokens, job.kept + len(job.forced))
-            longest = max(longest, len(job.path.context.ids) + reply + ask)
-        self._check_length(longest)
+        longest = max((most_tokens(job, sampling) for job in jobs), default=0)
+        self._window.check(longest)
         # Path by path, so that each one's keys and values are needed once; and within a path those first that have
         # the most still to write, so that few are left at the end.
         first_seen = {path: i for i, path in enumerate(dict.fromkeys(job.path for job in jobs))}
@@ -171,19 +161,19 @@ class TransformersEngine:
         return self._text.transcript(conversation, reply)
 
     def log_probabilities(self, ids: Sequence[int]) -> Float[np.ndarray, " n"]:
-        self._check_length(len(ids))
+        self._window.check(len(ids))
         with _machine_errors():
             return reading.log_probabilities(self._model, ids)
 
     def mean_activation(self, ids: Sequence[int], positions: Sequence[int], layer: int) -> Float[np.ndarray, " width"]:
-        self._check_length(len(ids))
+        self._window.check(len(ids))
         with _machine_errors():
             return reading.mean_activation(self._model, ids, positions, layer)
 
     def follow(self, ids: Sequence[int], tokens: Iterable[int]) -> Iterator[float]:
         def within() -> Iterator[int]:
             for length, token in enumerate(tokens, len(ids) + 1):
-                self._check_length(length)
+                self._window.check(length)
                 yield token
 
         with _machine_errors():
@@ -192,13 +182,6 @@ class TransformersEngine:
     def _row_limit(self, path: Path, longest: int) -> int:
         row_bytes = self._prefix(path).bytes_per_token * (longest + ROOM)
         return max(1, min(self._batch_rows, self._batch_bytes // row_bytes))
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.context_window:
-            raise UserError(
-                f"context and generation may have {tokens} tokens together, and the model's context window is "
-                f"{self.context_window}; shorten the prompt or lower --max-new-tokens."
-            )
 
     def _prefix(self, path: Path) -> KeyValues:
         """Keys and values of a path and its context, from memory where they are still there."""
