@@ -452,6 +452,19 @@ def test_mistakes_are_said_in_one_sentence() -> None:
             list(engine.continue_([Job((), toy_start(engine), 0)], Sampling(max_new_tokens=14), 0))
 
 
+@pytest.mark.parametrize(
+    ("law", "words"),
+    [
+        (Sampling(top_p=0.9, min_p=0.05), "min-p before top-p"),
+        (Sampling(temperature=0.005), "temperature is 0.005"),
+        (Sampling(temperature=2.5), "temperature is 2.5; vLLM takes 0 or 0.01 to 2"),
+    ],
+)
+def test_laws_that_vllm_would_change_are_refused(law: Sampling, words: str) -> None:
+    with serving("vllm", toy=TOY) as server, pytest.raises(UserError, match=words):
+        list(open_engine(server.url).continue_([Job((), toy_start(open_engine(server.url)), 0)], law, 0))
+
+
 def test_without_a_template_a_prompt_is_raw_text() -> None:
     with serving("llama-server", toy=TOY, template=False) as server:
         engine = open_engine(server.url)

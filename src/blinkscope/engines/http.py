@@ -20,7 +20,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from blinkscope.engines.returned import Returned, ReturnedLaw, law_of
+from blinkscope.engines.places import LISTED, is_settled, score_of, to_list
+from blinkscope.engines.requests import SEEDS, Group, before_question, completion, grouped, is_over, said, up_to_its_end
+from blinkscope.engines.returned import Returned, law_of
 from blinkscope.engines.rows import Rules
 from blinkscope.engines.servers.address import read_servers
 from blinkscope.engines.servers.checked import checked
@@ -29,14 +31,11 @@ from blinkscope.engines.servers.dialect import Call, Dialect, Drift, Facts, Orde
 from blinkscope.engines.servers.opening import meet
 from blinkscope.engines.servers.pool import Pool
 from blinkscope.engines.servers.text import ServerText
-from blinkscope.engines.token_score import token_score
 from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.errors import EngineError
 from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path, Score
 from blinkscope.language.sampling import Sampling
 
-LISTED = (48, 1024, 4096)  # log-probabilities asked for at a place, one number after the other
-UNLISTED = 1e-4  # probability that may stay unlisted at a place where the sampler can say any token
 REMEMBERED = 16  # whole replies whose places are kept as the server told them while it wrote
 DRIFTED = (
     "the server takes text only and splits this one into other tokens than those that it was written in; each prefix "
@@ -44,7 +43,6 @@ DRIFTED = (
 )
 CALLS, CALLS_SECONDS = 256, 0.05  # requests begun at a time, and the pause after them: each may be a new connection
 TRIES = 8  # draws of one token until one is found that is not the end of a turn
-SEEDS = 64  # in the block of replicates whose seeds are neighbours
 _GREEDY = Sampling(temperature=0)
 _RAW = Sampling()
 
@@ -62,15 +60,6 @@ def open_http(spec: str) -> HttpEngine:
     if facts.template:
         text.ends.add(text.closing)
     return HttpEngine(pool, dialect, facts, text)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Jobs whose continuations are one request: the same prefix, and streams in a row."""
-
-    jobs: tuple[Job, ...]
-    seed: int
-    cap: int
 
 
 class HttpEngine:
@@ -122,27 +111,19 @@ class HttpEngine:
     def score(self, path: Path, sampling: Sampling) -> Score:
         self._window.check(len(path.context.ids) + len(path.tokens))
         places = self._pool.run(self._places(path, sampling))
-        laws = [law_of(place, sampling, self._facts.vocabulary) for place in places]
-        scores = [
-            token_score(law.ids, law.p, token, sampling, unlisted=law.unlisted)
-            for law, token in zip(laws, path.tokens, strict=True)
-        ]
-        return Score(
-            np.array([score.p for score in scores]),
-            np.array([score.off_path for score in scores]),
-            tuple(score.alternatives for score in scores),
-            (*_notes(laws, path.tokens), *((DRIFTED,) if path in self._drifted else ())),
-        )
+        drifted = (DRIFTED,) if path in self._drifted else ()
+        return score_of(places, path.tokens, sampling, self._facts.vocabulary, drifted)
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
         rules = Rules(sampling, seed, frozenset(self._text.ends), self.decode)
         groups: list[Group] = []
         waiting: list[Job] = []
         for job in jobs:
-            if not self._over(job, rules):
+            self._window.check(most_tokens(job, sampling))
+            if not is_over(job, rules):
                 waiting.append(job)
             elif job.ask is None:
-                yield _completion(job, *self._reply(job, Written((), ended=False), rules))
+                yield completion(job, *self._reply(job, Written((), ended=False), rules))
             else:
                 groups.append(Group((job,), 0, 0))
         groups += self.groups(waiting, sampling, seed)
@@ -151,30 +132,22 @@ class HttpEngine:
 
     def groups(self, jobs: Sequence[Job], sampling: Sampling, seed: int) -> list[Group]:
         """Jobs as requests, in the order in which a server's prefix cache likes them."""
-        children = 1 if sampling.temperature == 0 else min(self._facts.most_children, SEEDS)
-        return _groups(jobs, sampling, seed, children, self._dialect.seed_bits)
+        return grouped(jobs, sampling, seed, most=self._facts.most_children, bits=self._dialect.seed_bits)
 
     def request(self, group: Group, sampling: Sampling) -> Call[list[Written]]:
         """What is sent for a group."""
         first = group.jobs[0]
-        said = _said(first)
+        given = said(first)
         # A whole reply on its own may be the text that is looked into: it is scored while it is written.
-        alone = not said and len(group.jobs) == 1 and self._tells(sampling)
+        alone = not given and len(group.jobs) == 1 and self._tells(sampling)
         listed = self._listed(0, sampling) if alone else 0
-        ids = (*first.path.context.ids, *said)
+        ids = (*first.path.context.ids, *given)
         return self._dialect.write(Order(ids, len(group.jobs), group.cap, sampling, group.seed, listed), self._facts)
 
     @property
     def room(self) -> int:
         """Continuations that the servers are given at a time."""
         return sum(endpoint.room for endpoint in self._pool.endpoints)
-
-    def _over(self, job: Job, rules: Rules) -> bool:
-        """Whether the reply is over before anything was written."""
-        self._window.check(most_tokens(job, rules.sampling))
-        said = _said(job)
-        over = len(said) >= rules.sampling.max_new_tokens or bool(self._text.ends.intersection(said))
-        return over or rules.stops(said, 0)
 
     def _all(self, groups: Sequence[Group], rules: Rules) -> Iterator[Completion]:
         """Every group's completions as they come; the rest is called off where the caller leaves."""
@@ -236,7 +209,7 @@ class HttpEngine:
             call = self.request(group, rules.sampling)
             written = await self._pool.send(call, self._affinity(first), len(group.jobs))
         if written[0].places is not None:
-            self._remember((*first.path.context.ids, *_said(first), *written[0].tokens), written[0].places)
+            self._remember((*first.path.context.ids, *said(first), *written[0].tokens), written[0].places)
         await asyncio.gather(*(self._conclude(*pair, rules, done) for pair in zip(group.jobs, written, strict=True)))
 
     async def _conclude(self, job: Job, written: Written, rules: Rules, done: Any) -> None:
@@ -253,7 +226,7 @@ class HttpEngine:
         p = [float("nan")] * len(tokens)
         for i, place in enumerate(written.places or ()):
             p[i : i + 1] = [self._recorded(place, token, rules.sampling) for token in tokens[i : i + 1]]
-        done.put(_completion(job, tokens, stopped, p, answer, asked))
+        done.put(completion(job, tokens, stopped, p, answer, asked))
 
     def _tells(self, sampling: Sampling) -> bool:
         """Whether what the server says while it writes is what it would say at temperature 1 without filter."""
@@ -271,7 +244,7 @@ class HttpEngine:
 
     def _reply(self, job: Job, written: Written, rules: Rules) -> tuple[tuple[int, ...], bool]:
         """The tokens of a continuation up to its end, and whether it came to one."""
-        tokens, ends, said = written.tokens, self._text.ends, _said(job)
+        tokens, ends = written.tokens, self._text.ends
         if written.ended and (not tokens or tokens[-1] not in ends):
             # An end of turn that was not known, or one that the server keeps to itself.
             piece = self._text.pieces(tokens[-1:])
@@ -279,17 +252,12 @@ class HttpEngine:
                 tokens = (*tokens, self._text.closing)
             else:
                 ends.add(tokens[-1])
-        if rules.sampling.stop:
-            for length in range(len(tokens) + 1):
-                if rules.stops((*said, *tokens[:length]), max(len(said) + length - 1, 0)):
-                    return tokens[:length], True
-        return tokens, bool(ends.intersection((*said, *tokens)))
+        return up_to_its_end(job, tokens, replace(rules, end_of_turn=frozenset(ends)))
 
     async def _answer(self, job: Job, ask: Ask, tokens: tuple[int, ...]) -> tuple[str, int]:
         """The answer to a follow-up question, and the number of its tokens."""
-        said = (*_said(job), *tokens)
-        before = said[:-1] if said and said[-1] in self._text.ends else said  # the question brings its own end of turn
-        order = Order((*job.path.context.ids, *before, *ask.ids), 1, ask.max_new_tokens, _GREEDY, 0)
+        before = before_question(job, tokens, frozenset(self._text.ends))
+        order = Order((*before, *ask.ids), 1, ask.max_new_tokens, _GREEDY, 0)
         (reply,) = await self._pool.send(self._dialect.write(order, self._facts), self._affinity(job))
         tokens, _ = await asyncio.to_thread(self._reply, job, reply, Rules(_GREEDY, 0, frozenset(), self.decode))
         return await asyncio.to_thread(self.decode, tokens), len(tokens)
@@ -333,7 +301,7 @@ class HttpEngine:
     async def _settle(self, place: Returned, prefix: tuple[int, ...], token: int, sampling: Sampling) -> Returned:
         """The same place with more tokens listed, until its law is settled or the server has no more to say."""
         asked, level = self._listed(0, sampling), 0
-        while not self._settled(place, token, sampling):
+        while not is_settled(place, token, sampling, self._facts.vocabulary):
             level += 1
             listed = self._listed(level, sampling, token not in place.ids)
             if listed <= asked:
@@ -342,21 +310,9 @@ class HttpEngine:
             place = place.joined(await self._next(prefix, listed))
         return place
 
-    def _settled(self, place: Returned, token: int, sampling: Sampling) -> bool:
-        law = law_of(place, sampling, self._facts.vocabulary)
-        if sampling.truncates or place.whole:
-            return law.error == 0 and law.unlisted == 0
-        return token in law.ids and law.unlisted <= UNLISTED and law.error <= UNLISTED
-
     def _listed(self, level: int, sampling: Sampling, whole: bool = False) -> int:
-        """How many log-probabilities are asked for at a place at first, second ... try.
-
-        One more than top-k, so that it is seen where top-k ends. ``whole``: at last the whole vocabulary.
-        """
         limit = self._facts.most_listed or self._facts.vocabulary or LISTED[-1]
-        if level < len(LISTED):
-            return min(max(LISTED[level], sampling.top_k + 1), limit)
-        return limit if whole else min(LISTED[-1], limit)
+        return to_list(level, sampling, limit, whole=whole)
 
     async def _next(self, prefix: tuple[int, ...], listed: int) -> Returned:
         """What the server says of the token after a prefix."""
@@ -396,73 +352,6 @@ class HttpEngine:
         return written.places[0]
 
 
-def _said(job: Job) -> tuple[int, ...]:
-    """The tokens of the reply that a job is given."""
-    return (*job.path.tokens[: job.kept], *job.forced)
-
-
-def _completion(
-    job: Job,
-    tokens: tuple[int, ...],
-    stopped: bool,
-    p: Sequence[float] = (),
-    answer: str | None = None,
-    asked: int = 0,
-) -> Completion:
-    return Completion(
-        job,
-        (*job.forced, *tokens),
-        (*([float("nan")] * len(job.forced)), *p),
-        "stop" if stopped else "length",
-        answer,
-        len(tokens) + asked,
-    )
-
-
-def _groups(jobs: Sequence[Job], sampling: Sampling, seed: int, most: int, bits: int) -> list[Group]:
-    """Jobs sorted by prefix, those in a row with the same prefix together, at most ``most``."""
-    first_seen = {path: i for i, path in enumerate(dict.fromkeys(job.path for job in jobs))}
-    order = sorted(jobs, key=lambda job: (first_seen[job.path], job.kept, job.forced, job.stream))
-    groups: list[Group] = []
-    for job in order:
-        own = _seed(seed, job.stream, bits)
-        if groups and len(groups[-1].jobs) < most and _fits(job, own, groups[-1]):
-            groups[-1] = replace(groups[-1], jobs=(*groups[-1].jobs, job))
-        else:
-            groups.append(Group((job,), own, sampling.max_new_tokens - job.kept - len(job.forced)))
-    return groups
-
-
-def _fits(job: Job, seed: int, group: Group) -> bool:
-    """Whether a job's draw is the next child of a group's request."""
-    first = group.jobs[0]
-    same = (first.kept, first.forced, first.stream[:-1]) == (job.kept, job.forced, job.stream[:-1])
-    return same and seed == group.seed + len(group.jobs) and (first.path is job.path or first.path == job.path)
-
-
-def _seed(seed: int, stream: tuple[int, ...], bits: int) -> int:
-    """The seed of a stream: streams that differ in their last number only have neighbours, in blocks of ``SEEDS``."""
-    last = stream[-1] if stream else 0
-    key = (*stream[:-1], last // SEEDS)
-    block = int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0]) >> (64 - bits)
-    return block - block % SEEDS + last % SEEDS
-
-
 def _digest(ids: Sequence[int]) -> bytes:
     """A short name of a prefix."""
     return hashlib.blake2b(np.asarray(ids, dtype=np.int64).tobytes(), digest_size=8).digest()
-
-
-def _notes(laws: Sequence[ReturnedLaw], tokens: Sequence[int]) -> tuple[str, ...]:
-    """What is not exact about a score. A path's token that is not listed has some of the unlisted probability."""
-    bounds = [
-        law.error if token in law.ids else max(law.error, law.unlisted) for law, token in zip(laws, tokens, strict=True)
-    ]
-    bounded = [bound for bound in bounds if bound > 1e-6]
-    if not bounded:
-        return ()
-    return (
-        f"the server lists too few alternatives to settle the law of {len(bounded)} of {len(laws)} tokens; there it is "
-        f"known within a total variation of {max(bounded):.2g} (their sum, {sum(bounded):.2g}, bounds what it does to "
-        "the curve).",
-    )

@@ -1,6 +1,6 @@
 """The sampling distribution: one place where temperature, top-k, top-p and min-p act on logits.
 
-The order is that of ``transformers`` (and of vLLM): temperature, top-k, top-p, min-p, each on what the one before left.
+The order is that of ``transformers``: temperature, top-k, top-p, min-p, each on what the one before left.
 Every engine hands over raw logits and takes back probabilities, so that p_s, the off-path law and the law that
 continuations are drawn from are the same numbers. A full sort of the vocabulary is avoided: the largest logits and
 the logarithm of the whole normaliser are enough wherever the filter keeps only tokens among them, and

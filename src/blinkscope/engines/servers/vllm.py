@@ -20,6 +20,7 @@ from blinkscope.engines.servers.dialect import (
     messages_of,
     model_of,
 )
+from blinkscope.engines.vllm_law import check_law
 from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
 
@@ -64,6 +65,7 @@ class VLLM:
 
     def write(self, order: Order, facts: Facts) -> Call[list[Written]]:
         sampling = order.sampling
+        check_law(sampling)
         body: dict[str, Any] = {
             "model": facts.model,
             "prompt": list(order.ids),
