@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -18,7 +18,7 @@ from blinkscope.estimate.loop import Method, Outcome, Progress
 from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.source import JSON, Draw, Source
 from blinkscope.estimate.trace import Target, Trace
-from blinkscope.runs.spec import Spec
+from blinkscope.runs.spec import Difference, Spec
 from blinkscope.runs.store import Run
 
 FLUSH_SECONDS = 0.5
@@ -36,6 +36,29 @@ class Record(Protocol):
         ...
 
 
+class Shelf(Protocol):
+    """Where a keeper finds what is known of a generation and puts what is new: a ``Run``, or what stands for one
+    where the run file is not at hand."""
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def provenance_changes(self) -> Sequence[Difference]: ...
+
+    def draws(self, generation: int = 0) -> Mapping[tuple[int, int], Draw]: ...
+
+    def add(self, draws: Iterable[Draw], generation: int = 0) -> None: ...
+
+    def document(self, name: str) -> JSON: ...
+
+    def put_document(self, name: str, content: JSON | Mapping[str, JSON]) -> None: ...
+
+    def spent(self, generation: int = 0) -> tuple[float, float]: ...
+
+    def spend(self, seconds: float, model_seconds: float, generation: int = 0) -> None: ...
+
+
 class Keeper:
     """Draws of one generation and the time they take, on their way into a run; without a run they are only counted.
 
@@ -44,7 +67,9 @@ class Keeper:
     generation: number of the generation within its run. model_seconds: how long the model has worked so far.
     """
 
-    def __init__(self, run: Run | None, generation: int = 0, model_seconds: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, run: Shelf | None, generation: int = 0, model_seconds: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.generation = generation
         self._run = run
         self._model_seconds = model_seconds
@@ -124,7 +149,7 @@ class Keeper:
 
     def finish(self, status: str) -> None:
         """Put the completion mark of the whole run, which comes last, after everything is on disk."""
-        if self._run is not None:
+        if isinstance(self._run, Run):
             self._run.complete(status)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO, final, runtime_checkable
 
 from blinkscope.report.text import visible
+from blinkscope.studies.whole import Whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -26,8 +27,8 @@ class Display(Protocol):
         """A new piece of work begins, for instance loading a model."""
         ...
 
-    def update(self, progress: Progress) -> None:
-        """The loop has moved on; cheap enough to be called after every draw."""
+    def update(self, progress: Progress | Whole) -> None:
+        """The loop, or a study as a whole, has moved on; cheap enough to be called after every draw."""
         ...
 
 
@@ -63,7 +64,7 @@ class Silent:
 
     def stage(self, text: str) -> None: ...
 
-    def update(self, progress: Progress) -> None: ...
+    def update(self, progress: Progress | Whole) -> None: ...
 
 
 @final
@@ -79,7 +80,7 @@ class Lines:
     def stage(self, text: str) -> None:
         print(visible(text, keep=""), file=self._file, flush=True)
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Progress | Whole) -> None:
         now = self._clock()
         if now >= self._next:
             print(standing(progress), file=self._file, flush=True)
@@ -99,20 +100,27 @@ class Moving:
     def stage(self, text: str) -> None:
         self._bar.update(self._task, description=visible(text, keep=""))
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Progress | Whole) -> None:
         self._filled = max(self._filled, filled(progress))
         self._bar.update(self._task, description=standing(progress), total=1.0, completed=self._filled)
 
 
-def filled(progress: Progress) -> float:
-    """Share of the work that is done, in [0, 1]: a variance falls as one over the cost."""
+def filled(progress: Progress | Whole) -> float:
+    """Share of the work that is done, in [0, 1]: of a study its items; a variance falls as one over the cost."""
+    if isinstance(progress, Whole):
+        return progress.finished / progress.items
     if math.isnan(progress.error):
         return 0.0
     return 1.0 if progress.error <= progress.asked else (progress.asked / progress.error) ** 2
 
 
-def standing(progress: Progress) -> str:
-    """Rounds, continuations, tokens and error in a line that fits 80 columns."""
+def standing(progress: Progress | Whole) -> str:
+    """Rounds, continuations, tokens and error, or items and what they cost, in a line that fits 80 columns."""
+    if isinstance(progress, Whole):
+        return (
+            f"{progress.finished:,} of {progress.items:,} items, {progress.at_work} at work by {progress.workers}: "
+            f"{progress.continuations:,} continuations, {progress.cost:,.0f} {progress.currency.rpartition('_')[2]}"
+        )
     error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
     return (
         f"round {progress.round + 1}: {progress.continuations:,} continuations, "

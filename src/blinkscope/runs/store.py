@@ -145,6 +145,10 @@ class Run:
         rows = self._query("SELECT content FROM document WHERE name = ?", (name,))
         return self._value(rows[0][0]) if rows else None
 
+    def documents(self) -> tuple[str, ...]:
+        """The names of all documents."""
+        return tuple(str(name) for (name,) in self._query("SELECT name FROM document ORDER BY name"))
+
     def add(self, draws: Iterable[Draw], generation: int = 0) -> None:
         """Store a batch of draws, all of them or none, and take the completion mark away.
 

@@ -1,7 +1,7 @@
 """The core of every study of a live model: a spec, items, one run file, and a result made from that file alone.
 
-A study draws item by item. What an item came to is stored when it is finished, so a study that was killed goes on with
-the draws that are missing. An item that cannot be used is counted as failed and the others go on.
+What an item came to is stored when it is finished, so a study that was killed goes on with the draws that are missing.
+An item that cannot be used is counted as failed and the others go on. Who works on the items: ``workers.py``.
 """
 
 from __future__ import annotations
@@ -14,62 +14,38 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blinkscope.errors import EngineError, MissingExtra, UserError
+from blinkscope.errors import UserError
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import SCHEMA, Target
-from blinkscope.keeper import Keeper, named, provenance
+from blinkscope.keeper import named, provenance
 from blinkscope.pictured import is_picture_model
-from blinkscope.replies import Stopwatch
 from blinkscope.reread import items_of, target_of
 from blinkscope.runs.spec import Spec, digest
 from blinkscope.runs.store import Run
 from blinkscope.session import open_model, sampling_of
 from blinkscope.studies.specs import spec_from
 from blinkscope.studies.transcripts import Transcript
+from blinkscope.studies.whole import Whole
+from blinkscope.studies.workers import Desk, ModelFacts, StudyItem, Task, Workers, in_process
+
+__all__ = [
+    "Desk",
+    "Findings",
+    "Row",
+    "Study",
+    "StudyItem",
+    "StudyResult",
+    "outcome_of",
+    "result_of",
+    "run_study",
+    "study_of",
+]
 
 DRAWN_BY = ("error", "continuations", "generated_tokens")
 """Fields of a target that decide what is drawn; the others only say how the draws are read."""
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class StudyItem:
-    """One of the things that a study asks a model about: its id, and the content that its work needs.
-
-    A content with a ``problem`` is of an item that cannot be used; the sentence says why.
-    """
-
-    id: str
-    content: Mapping[str, JSON]
-
-
-@dataclass(frozen=True, eq=False)
-class Desk:
-    """What the work on one item needs: the model, how it samples, what is asked, and where draws are kept.
-
-    keeper: of the item's own draws. beside: of draws that do not belong to its curve; they have a number of their own.
-    prepared: what ``Study.prepare`` made.
-    """
-
-    engine: Any
-    sampling: Any
-    spec: Any
-    target: Target
-    item: StudyItem
-    keeper: Keeper
-    beside: Keeper
-    stopwatch: Stopwatch
-    watch: Callable[[Progress], None]
-    prepared: Any = None
-
-    @property
-    def prompt(self) -> Any:
-        """The item's prompt as the turns of a conversation."""
-        from blinkscope.question import Question
-
-        return Question(str(self.item.content["prompt"]), system=self.spec.asking.system).turns
 
 
 def open_texts(spec: Any, model: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -167,8 +143,9 @@ def run_study(
     *,
     model: Any = None,
     engine_options: Mapping[str, Any] | None = None,
+    workers: Workers = in_process,
     begin: Callable[[int, int, str], None] = lambda number, items, item: None,
-    watch: Callable[[Progress], None] = lambda progress: None,
+    watch: Callable[[Progress | Whole], None] = lambda progress: None,
 ) -> StudyResult:
     """Work on every item of a study that is not finished, and say what all of them came to.
 
@@ -176,44 +153,37 @@ def run_study(
     ----------
     path : run file; an existing one of the same spec is continued.
     model : an engine, in place of the one that ``spec.asking.model`` names.
+    workers : who works on the items; this process, one after the other, by default.
     begin : called with number, number of items and id before work on an item.
 
     Raises
     ------
     UserError : the spec makes no sense, the data cannot be read, or the file is another run.
+    EngineError : there is nobody left to work on the items.
     """
     items = study.items(spec)
     if not items:
         raise UserError(f"study {study.name} has no items; give it at least one.")
     if len({item.id for item in items}) < len(items):
         raise UserError(f"two items of study {study.name} have the same id; ids must differ.")
-    engine, sampling = study.open(spec, model if model is not None else spec.asking.model, engine_options or {})
-    prepared = study.prepare(spec, engine, engine_options)
     broken: dict[str, tuple[str, str]] = {}
-    with Run.create_or_open(path, _run_spec(study, spec, items, engine)) as run:
-        for number, item in enumerate(items):
-            if outcome_of(run, number, spec.target) is not None or run.document(named("failed", number)) is not None:
-                continue
-            begin(number, len(items), item.id)
-            stopwatch = Stopwatch()
-            with (
-                Keeper(run, number, lambda: stopwatch.seconds) as keeper,  # noqa: B023
-                Keeper(run, len(items) + number) as beside,
-            ):
-                desk = Desk(engine, sampling, spec, spec.target, item, keeper, beside, stopwatch, watch, prepared)
-                try:
-                    if "problem" in item.content:
-                        raise UserError(str(item.content["problem"]))
-                    outcome = study.work(desk)
-                except MissingExtra:
-                    raise
-                except UserError as error:  # the item's own fault: it would fail again
-                    run.put_document(named("failed", number), {"kind": "item", "reason": str(error)})
-                except EngineError as error:  # tried again the next time
-                    broken[item.id] = ("engine", str(error))
-                else:
-                    keeper.flush()
-                    run.put_document(_name(number, spec.target), outcome)
+    with (
+        workers(study, spec, model if model is not None else spec.asking.model, engine_options or {}) as team,
+        Run.create_or_open(path, _run_spec(study, spec, items, team.facts)) as run,
+    ):
+        tasks = [
+            Task(number, len(items) + number, item)
+            for number, item in enumerate(items)
+            if outcome_of(run, number, spec.target) is None and run.document(named("failed", number)) is None
+        ]
+        for done in team.work(tasks, run, lambda task: begin(task.number, len(items), task.item.id), watch):
+            number = done.task.number
+            if not done.kind:
+                run.put_document(_name(number, spec.target), done.outcome)
+            elif done.kind == "item":  # it would fail again
+                run.put_document(named("failed", number), {"kind": done.kind, "reason": done.reason})
+            else:  # tried again the next time
+                broken[done.task.item.id] = (done.kind, done.reason)
         if not broken:
             run.complete("complete")
         return result_of(study, run, spec.target, broken)
@@ -255,15 +225,15 @@ def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> S
     return result_of(study, run, Target(**{**asdict(target_of(run)), **changes}))
 
 
-def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], engine: Any) -> Spec:
+def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: ModelFacts) -> Spec:
     settings = {name: value for name, value in asdict(spec).items() if name != "target"}
     if settings["asking"]["model"].startswith(("http://", "https://")):
         # The model is what was asked for; where its server stands may change, and is nobody else's business.
-        settings["asking"] = {**settings["asking"], "model": engine.name}
+        settings["asking"] = {**settings["asking"], "model": model.name}
     digests: dict[str, JSON] = {item.id: digest(item.content) for item in items}
-    identity: dict[str, JSON] = {"study": study.name, "model": engine.name, "spec": settings, "items": digests}
-    if weights := getattr(engine, "digest", ""):
-        identity["weights"] = weights
+    identity: dict[str, JSON] = {"study": study.name, "model": model.name, "spec": settings, "items": digests}
+    if model.digest:
+        identity["weights"] = model.digest
     return Spec(identity=identity, target=asdict(spec.target), provenance=provenance())
 
 
