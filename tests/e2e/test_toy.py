@@ -163,7 +163,7 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--report", "."), "folder"),
     (("locate", "x", "--model", "toy:fork", "-o", "."), "folder"),
     (("locate", "x", "--model", "toy:fork", "--report", "x.html", "-o", "x.html"), "another name"),
-    (("locate", "x", "--model", "toy:fork", "--device", "cpu"), "belong to transformers models"),
+    (("locate", "x", "--model", "toy:fork", "--device", "cpu"), "belong to models with weights in this process"),
     (("locate", "x", "--model", "smollm2"), "told apart with a feature"),  # before the model is loaded
     (("show", "none.db"), "none.db"),
     (("report", "none.db", "-o", "x.html"), "none.db"),

@@ -65,6 +65,18 @@ def _open_transformers(rest: str, options: EngineOptions) -> Engine:
     return TransformersEngine(f"hf:{rest}", loaded.model, loaded.tokenizer, batch_bytes=options.batch_bytes)
 
 
+def _open_vllm(rest: str, options: EngineOptions) -> Engine:
+    if not rest:
+        raise UserError("vllm: needs a model after it: vllm:ORG/NAME or vllm:FOLDER.")
+    if find_spec("vllm") is None:
+        raise MissingExtra("a model in vLLM", "vllm")
+    if options.device != "auto" or options.batch_bytes is not None:
+        raise UserError("vLLM chooses device and batches by itself; leave out device and batch-bytes.")
+    from blinkscope.engines.vllm import open_vllm
+
+    return open_vllm(rest, options.dtype)
+
+
 def _open_toy(rest: str, options: EngineOptions) -> Engine:
     from blinkscope.engines.toy_models import open_toy
 
@@ -83,7 +95,7 @@ def _open_http(spec: str, options: EngineOptions) -> Engine:
 
 def _need_no_options(options: EngineOptions) -> None:
     if options != EngineOptions():
-        raise UserError("device, dtype and batch-bytes belong to transformers models; leave them out.")
+        raise UserError("device, dtype and batch-bytes belong to models with weights in this process; leave them out.")
 
 
 def _need_transformers() -> None:
@@ -108,6 +120,13 @@ SCHEMES: Mapping[str, Scheme] = {
         _TRANSFORMERS,
         "pip install 'blinkscope[hf]'",
         _open_transformers,
+    ),
+    "vllm": Scheme(
+        "vllm:ORG/NAME|FOLDER",
+        "a causal language model in vLLM, on a GPU",
+        ("vllm",),
+        "pip install 'blinkscope[vllm]'",
+        _open_vllm,
     ),
     "http": Scheme(
         "http://HOST:PORT/v1#MODEL",

@@ -118,12 +118,7 @@ class TransformersEngine:
         return self._text.spell(context)
 
     def remarks(self, context: Context) -> tuple[str, ...]:
-        remarks = []
-        if marks := self._text.marks(context):
-            remarks.append(f"the prompt spells {', '.join(marks)}, which the tokenizer reads as marks, not as text.")
-        if settings := _not_followed(self._model):
-            remarks.append(f"the model's generation config asks for {', '.join(settings)}, which is not followed.")
-        return tuple(remarks)
+        return self._text.remarks(context, _not_followed(self._model))
 
     def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
         return self._text.follow_up(path.context, question)
@@ -245,10 +240,10 @@ def _generation_settings(model: Any) -> Sampling:
     )
 
 
-def _not_followed(model: Any) -> list[str]:
+def _not_followed(model: Any) -> dict[str, Any]:
     """Settings of the generation config that change the next-token law in ways that ``Sampling`` does not know."""
     settings = {name: getattr(model.generation_config, name, None) for name in _NOT_FOLLOWED}
-    return [f"{name}={value}" for name, value in settings.items() if value not in (None, _NOT_FOLLOWED[name])]
+    return {name: value for name, value in settings.items() if value not in (None, _NOT_FOLLOWED[name])}
 
 
 def _free_bytes(device: torch.device) -> int:
