@@ -41,7 +41,7 @@ def _of_model(arguments: argparse.Namespace) -> int:
         raise UserError("a study needs a run file; give it a name with -o RUN.db.")
     check_places(None, arguments.output)
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
-    with progress_display(sys.stderr) as display:
+    with progress_display(sys.stderr, currency=study.currency.rpartition("_")[2]) as display:
         display.stage(f"loading {spec.asking.model}")
         result = run_study(
             study,
