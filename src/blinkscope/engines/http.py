@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from blinkscope.engines.places import LISTED, is_settled, score_of, to_list
+from blinkscope.engines.places import LISTED, is_settled, score_path, to_list
 from blinkscope.engines.requests import SEEDS, Group, before_question, completion, grouped, is_over, said, up_to_its_end
 from blinkscope.engines.returned import Returned, law_of
 from blinkscope.engines.rows import Rules
@@ -112,7 +112,7 @@ class HttpEngine:
         self._window.check(len(path.context.ids) + len(path.tokens))
         places = self._pool.run(self._places(path, sampling))
         drifted = (DRIFTED,) if path in self._drifted else ()
-        return score_of(places, path.tokens, sampling, self._facts.vocabulary, drifted)
+        return score_path(places, path.tokens, sampling, self._facts.vocabulary, drifted)
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
         rules = Rules(sampling, seed, frozenset(self._text.ends), self.decode)

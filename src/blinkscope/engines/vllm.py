@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from blinkscope.engines.places import is_settled, score_of, to_list
+from blinkscope.engines.places import is_settled, score_path, to_list
 from blinkscope.engines.requests import (
     SEEDS,
     Group,
@@ -152,7 +152,7 @@ class VllmEngine:
         check_law(sampling)
         self._window.check(len(path.context.ids) + len(path.tokens))
         places = self._settled(self._read(path, sampling), path, sampling)
-        return score_of(places, path.tokens, sampling, self._vocabulary, ())
+        return score_path(places, path.tokens, sampling, self._vocabulary, ())
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
         check_law(sampling)
