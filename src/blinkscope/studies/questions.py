@@ -160,7 +160,7 @@ def question_items(
     Raises
     ------
     UserError : there is no such data. A row without what it needs is an item that fails.
-    EngineError : the only data set cannot be reached. One of several is an item that fails.
+    EngineError : the only data set cannot be reached. One of several is a single item that says so.
     """
     if not data:
         raise UserError("no data is named; give everyday, for instance.")
@@ -172,7 +172,8 @@ def question_items(
         except EngineError as error:
             if len(data) == 1:
                 raise
-            found = [("all", str(error))]
+            items.append(StudyItem(name, {"data": name, "unreached": str(error)}))
+            continue
         for id_, question in found:
             place = "" if len(data) == 1 else f"{name} "
             content = _content(question, id_)
