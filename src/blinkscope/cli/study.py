@@ -22,6 +22,7 @@ from blinkscope.studies.blanks import form_of
 from blinkscope.studies.catalogue import find_study
 from blinkscope.studies.replay import study_replay
 from blinkscope.studies.specs import from_toml, to_toml
+from blinkscope.studies.structured import PAPER
 from blinkscope.studies.study import Study, StudyResult, run_study
 from blinkscope.studies.survey import Survey
 
@@ -90,7 +91,7 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
         spec = from_toml(read_text(arguments.spec), study.name, study.default, repeated=words)
     changes: dict[str, Any] = {}
     if given.get("form") is not None:
-        prompt = read_text(given["form"])
+        prompt = PAPER if given["form"] == "paper" else read_text(given["form"])
         changes = {"prompt": prompt, "blanks": form_of(prompt).blanks}
     for field in fields(spec):
         if field.name in ("asking", "target"):
