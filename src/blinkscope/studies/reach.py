@@ -18,7 +18,7 @@ from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
 
 if TYPE_CHECKING:
-    from blinkscope.studies.study import StudyItem
+    from blinkscope.studies.workers import StudyItem
 
 AGAIN = " The same command takes its items in once it can be reached."
 
