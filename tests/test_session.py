@@ -35,7 +35,10 @@ MODEL = "toy:fork"
         ({"delta": True}, "delta is True; it must be a number"),
         ({"run": 5}, "run is 5; it must be the name of a run file"),
         ({"engine_options": {"devce": "cpu"}}, "engine_options has no 'devce' for this model; it has device, dtype"),
-        ({"engine_options": {"device": "cuda"}}, "device, dtype and batch-bytes belong to transformers models"),
+        (
+            {"engine_options": {"device": "cuda"}},
+            "device, dtype and batch-bytes belong to models with weights in this process",
+        ),
         ({"model": 5}, "int is neither a model name nor a causal language model"),
         ({"continuations": 10.0}, "continuations is 10.0; it must be a whole number, or None"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,16 @@ from blinkscope.diffusion.folders import SCHEME as PIPELINES
 from blinkscope.diffusion.folders import Loading, open_pipeline
 from blinkscope.diffusion.images import read_image
 from blinkscope.diffusion.models import SCHEME as SHIPPED
-from blinkscope.diffusion.models import PictureModel, open_pictures
-from blinkscope.diffusion.pictures import Labeller, LevelSampler, MethodName, Rngs, experiment, source_of
+from blinkscope.diffusion.models import open_pictures
+from blinkscope.diffusion.pictures import (
+    Labeller,
+    LevelSampler,
+    MethodName,
+    PictureModel,
+    Rngs,
+    experiment,
+    source_of,
+)
 from blinkscope.diffusion.record import PictureRecord, Samples
 from blinkscope.errors import MissingExtra, UserError, expect
 from blinkscope.estimate.loop import Progress
@@ -99,8 +107,9 @@ def locate_picture(
     question, target = _split(target, options)
     opened = open_model(model, question.prompt, engine_options or {})
     stopwatch = Stopwatch()
-    sampler, (label, feature) = _Timed(opened.sampler, stopwatch), labeller(question, opened)
+    label, feature = labeller(question, opened)
     sample = _sample(question, opened)
+    timed = replace(opened, sampler=_Timed(opened.sampler, stopwatch), label=label)
     spec = _spec(question, opened, feature, sample, target)
     with keeping(run, spec, lambda: stopwatch.seconds) as keeper:
         document = keeper.document(DOCUMENT)
@@ -109,24 +118,20 @@ def locate_picture(
                 key: spec.identity[key] for key in ("model", "prompt", "feature", "image") if key in spec.identity
             }
             record = experiment(
-                sampler,
-                label,
+                timed,
                 sample=sample,
                 method=question.method,
                 seed=question.seed,
                 labels=question.labels,
                 times=question.times,
                 settings=settings,
-                autoencoder=opened.autoencoder,
-                notes=opened.notes,
-            ).record
+            )
             keeper.put_document(DOCUMENT, record.to_json())
         else:
             record = PictureRecord.from_json(document)
         most = int(np.ceil(0.25 / target.error**2)) if target.ends is None else None
         announce(PicturePlan(record, record.costs[-1], most, len(keeper.known), keeper.notes))
-        source = source_of(record, sampler, label, opened.autoencoder)
-        trace = keeper.analyse(record, source, target, watch)
+        trace = keeper.analyse(record, source_of(record, timed), target, watch)
         keeper.finish(trace.status)
     return trace
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -107,7 +107,21 @@ def sort_options(
     known = [field.name for part in (kind, Target) for field in fields(part)]
     if unknown := sorted(set(of_kind) - set(known)):
         raise UserError(refusal(unknown[0], ", ".join(known)))
+    refuse_unused(of_kind.get("method"), of_target)
     return of_kind, replace(target or Target(), **of_target)
+
+
+def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) -> None:
+    """Refuse options, by name, that a method would not look at: these two draw a number of continuations, not an error."""
+    name = method.name if isinstance(method, MethodOptions) else method
+    if name not in ("grid", "bisect"):
+        return
+    for option in ("error", "estimator"):
+        if option in given:
+            raise UserError(
+                f"{option} is of the method divergence; {name} draws as many continuations at each row as resamples "
+                "says, so leave it out."
+            )
 
 
 def messages(items: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

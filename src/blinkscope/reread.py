@@ -8,6 +8,7 @@ from typing import Any
 
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import PathRecord
+from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.keeper import named, read_again
 from blinkscope.pictured import stored_picture
@@ -48,8 +49,16 @@ def stored_generation(run: Run, generation: int, target: Target) -> Trace:
 
 def items_of(run: Run) -> tuple[str, ...]:
     """Ids of the generations in a run of recorded ones or of a study, in the order of their numbers."""
+    return tuple(item_digests(run))
+
+
+def item_digests(run: Run) -> dict[str, JSON]:
+    """The digest of each item of a run by its id: those that it began with, then those that a study took in later."""
     items = run.spec.identity.get("items", {})
-    return tuple(items) if isinstance(items, dict) else ()
+    found = dict(items) if isinstance(items, dict) else {}
+    while isinstance(added := run.document(f"items from {len(found)}"), dict) and added:
+        found |= added
+    return found
 
 
 def _number(run: Run, item: str | None) -> int:

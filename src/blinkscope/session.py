@@ -9,13 +9,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 
 from blinkscope.engines import EngineOptions, engine_of, open_engine
-from blinkscope.errors import UserError
+from blinkscope.errors import MissingExtra, UserError
 from blinkscope.estimate import streams
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.predict import FORKING_FROM, MethodCost, Prediction, planned_costs
@@ -25,7 +27,7 @@ from blinkscope.estimate.source import JSON, Source
 from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
-from blinkscope.features.judge import JUDGE_TOKENS, Judge
+from blinkscope.features.judge import JUDGE_TOKENS, Answer, Judge
 from blinkscope.keeper import Keeper, keeping, provenance
 from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Remarking, Score, Spelling
 from blinkscope.language.sampling import Sampling
@@ -270,18 +272,29 @@ def no_feature() -> UserError:
     return UserError(f"say how outcomes are told apart with a feature: {examples}.")
 
 
-def judge_of(feature: Feature[Reply], engine: Engine, options: Mapping[str, Any] | None = None) -> Engine | None:
-    """The model of a judge, ``engine`` where it is that one; None for any other feature."""
+def judge_of(feature: Feature[Reply], engine: Engine, options: Mapping[str, Any] | None = None) -> Answer | None:
+    """The model of a judge as a function from a user's turn to its answer; None for any other feature.
+
+    That is ``engine`` where it has this name. A server is asked by its chat route, which any chat server has.
+    """
     if not isinstance(feature, Judge):
         return None
-    return engine if feature.model == engine.name else open_model(feature.model, options)
+    if feature.model == engine.name:
+        return partial(_judgement, engine)
+    if feature.model.startswith(("http://", "https://")):
+        if find_spec("aiohttp") is None:
+            raise MissingExtra("a judge behind a server", "http")
+        from blinkscope.engines.servers.chat import open_chat
+
+        return open_chat(feature.model, JUDGE_TOKENS)
+    return partial(_judgement, open_model(feature.model, options))
 
 
-def handed_judge(feature: Feature[Reply], judge: Engine | None, request: str) -> Feature[Reply]:
+def handed_judge(feature: Feature[Reply], judge: Answer | None, request: str) -> Feature[Reply]:
     """A judge with its model, for replies to ``request``; any other feature as it is."""
     if judge is None or not isinstance(feature, Judge):
         return feature
-    return feature.handed(lambda question: _judgement(judge, question), request)
+    return feature.handed(judge, request)
 
 
 def _judgement(engine: Engine, question: str) -> Reply:

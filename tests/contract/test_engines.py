@@ -19,13 +19,14 @@ from blinkscope.engines.transformers import TransformersEngine
 from blinkscope.errors import UserError
 from blinkscope.language.engine import Completion, Engine, Job, Path
 from blinkscope.language.sampling import Sampling
-from tests.engines import fake_server, tiny
+from tests.engines import fake_server, fake_vllm, tiny
 
 LOCAL = (TransformersEngine, ToyEngine)  # engines that know the law of every token they write
 FALSE_ALARM = 1e-7  # of each chi-square test; its streams are fixed, so it either always passes or never
 SPECS = {
     "smollm2": ["smollm2"],
     "hf": ["hf:FOLDER"],
+    "vllm": ["vllm:toy"],
     "http": ["http:llama.cpp", "http:llama-server", "http:vllm", "http:sglang", "http:completions"],
     "toy": [
         "toy:fork?agree=5&width=3&leak=0.1",
@@ -88,6 +89,12 @@ def opened(request, tmp_path_factory):
         if spec.startswith("http:"):
             server = servers.enter_context(fake_server.serving(spec.removeprefix("http:"), toy=SERVED))
             return open_engine(server.url)
+        if spec == "vllm:toy":
+            fake_vllm.install(servers.enter_context(pytest.MonkeyPatch.context()))
+            servers.enter_context(pytest.MonkeyPatch.context()).setitem(
+                fake_vllm.LOADED, "toy", fake_vllm.Model(toy=SERVED)
+            )
+            return open_engine(spec)
         if spec == "hf:FOLDER":
             folder = tmp_path_factory.mktemp("model")
             tiny.model("llama").save_pretrained(folder)

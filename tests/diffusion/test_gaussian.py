@@ -14,6 +14,7 @@ from scipy.stats import binom, norm
 from blinkscope.critical import Labels, critical_window
 from blinkscope.diffusion.denoisers import coordinates, denoiser_of
 from blinkscope.diffusion.gaussian import GaussianDiffusion
+from blinkscope.diffusion.posteriors import sampled_posterior
 from blinkscope.diffusion.schedules import cosine_times, ddpm_times, flow_times, karras_times
 from blinkscope.divergence import Estimate, label_law
 from blinkscope.errors import EngineError, UserError
@@ -232,16 +233,15 @@ def measured(
     rng = np.random.default_rng(11)
     classes = rng.choice(len(world.labels), size=pictures, p=world.weights)
     clean = np.concatenate([world.sample(rng, world.labels[k], 0.0, 1) for k in classes])
-    rows = np.repeat(levels, pictures)
-    noisy = np.array(
-        [diffusion.noise(rng, x, int(i)) for i, x in zip(rows, np.tile(clean, (len(levels), 1)), strict=True)]
+    return sampled_posterior(
+        diffusion,
+        lambda x: [world.labels[k] for k in labels_of(world, x)],
+        clean,
+        levels.tolist(),
+        repeats,
+        labels=world.labels,
+        weights=world.weights,
     )
-    many = np.repeat(rows, repeats)
-    finished = diffusion.reverse(np.repeat(noisy, repeats, axis=0), many, streams(len(many), 12))
-    labels = labels_of(world, finished).reshape(len(levels), pictures, repeats)
-    counts = (labels[..., None] == np.arange(len(world.labels))).sum(axis=2)
-    times = diffusion.times[levels]
-    return Posterior(times, world.labels, counts / repeats, weights=world.weights, counts=counts)
 
 
 def ends_at(posterior: Posterior, world: GaussianMixture) -> list[tuple[float, float, float, int]]:

@@ -23,8 +23,7 @@ from blinkscope.diffusion.grammar import (
     save_grammar_model,
 )
 from blinkscope.diffusion.masked import HIDDEN, FiniteTexts, MaskedDiffusion, Order
-from blinkscope.diffusion.models import PictureModel
-from blinkscope.diffusion.pictures import METHODS, locate_sample
+from blinkscope.diffusion.pictures import METHODS, PictureModel, locate_sample
 from blinkscope.diffusion.shipped import HOME
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target

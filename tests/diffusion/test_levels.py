@@ -12,7 +12,8 @@ from scipy.stats import binom
 
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.levels import NoiseLevels
-from blinkscope.diffusion.pictures import METHODS, experiment, locate_sample
+from blinkscope.diffusion.pictures import METHODS, PictureModel, experiment, locate_sample
+from blinkscope.diffusion.posteriors import sampled_posterior
 from blinkscope.diffusion.schedules import cosine_times
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop
@@ -198,12 +199,21 @@ def test_settings_outside_the_theory_are_marked() -> None:
 )
 def test_bad_input_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        experiment(MODEL, nearest, **options)  # type: ignore[arg-type]
+        experiment(PictureModel("mixture", MODEL, nearest), **options)  # type: ignore[arg-type]
 
 
 def test_a_label_function_that_fails_is_named() -> None:
     with pytest.raises(UserError, match="0 labels for 1 samples"):
-        experiment(MODEL, lambda x: [])
+        experiment(PictureModel("mixture", MODEL, lambda x: []))
     with pytest.raises(UserError, match="returned 3; a label"):
-        experiment(MODEL, lambda x: [3] * len(x))  # type: ignore[list-item]
-    assert experiment(MODEL, lambda x: [None] * len(x)).record.final_label == "(unparsed)"
+        experiment(PictureModel("mixture", MODEL, lambda x: [3] * len(x)))  # type: ignore[list-item]
+    with pytest.raises(UserError, match="mixture brings no labels"):
+        experiment(PictureModel("mixture", MODEL))
+    assert experiment(PictureModel("mixture", MODEL, lambda x: [None] * len(x))).final_label == "(unparsed)"
+
+
+def test_posteriors_of_many_samples_need_samples_and_their_labels() -> None:
+    with pytest.raises(UserError, match="0 samples, 1 levels and 2 repeats"):
+        sampled_posterior(MODEL, nearest, np.zeros((0, 2)), [5], 2, labels=("0", "1"))
+    with pytest.raises(UserError, match="returned 'x'; the labels are a, b"):
+        sampled_posterior(MODEL, lambda x: ["x"] * len(x), np.zeros((1, 2)), [5], 2, labels=("a", "b"))

@@ -197,6 +197,7 @@ REFUSED = [
     ((*UMBRELLA, "--item", "direct", "--method", "divergence"), "'direct' has no forks"),
     ((*UMBRELLA, "--method", "grid", "--fractions", "0.2"), "no free continuations after 1 tokens"),
     ((*UMBRELLA, "--method", "guess"), "no method 'guess'"),
+    ((*UMBRELLA, "--method", "grid", "--error", "0.1"), "error is of the method divergence"),
     ((*UMBRELLA, "--labels", "1"), "labels is 1"),
     (("locate", "--model", "replay:"), "recorded rollouts are named by replay:FILE"),
     (("study", "replay", "--model", "toy:fork", "-o", "run.db"), "the model is 'toy:fork'"),

@@ -151,6 +151,9 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--fractions", "0,2", "--method", "grid"), "fractions"),
     (("locate", "x", "--model", "toy:fork", "--fractions", "0,0.5"), "of the method grid"),
     (("locate", "x", "--model", "toy:fork", "--resamples", "30"), "of the methods grid and bisect"),
+    (("locate", "x", "--model", "toy:fork", "--error", "0.1", "--method", "grid"), "error is of the method divergence"),
+    (("locate", "x", "--model", "toy:fork", "--estimator", "pooled", "--method", "bisect"), "estimator is of the"),
+    (("locate", "x", "--model", "toy:fork", "--report", "x.db"), "a run file's name"),
     (("locate", "x", "--model", "toy:fork", "--messages", "none.json"), "one of the two"),
     (("locate", "--model", "toy:fork", "--messages", "none.json"), "none.json"),
     (("locate", "x", "--model", "toy:fork", "--generation", "none.txt"), "none.txt"),
@@ -160,7 +163,7 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--report", "."), "folder"),
     (("locate", "x", "--model", "toy:fork", "-o", "."), "folder"),
     (("locate", "x", "--model", "toy:fork", "--report", "x.html", "-o", "x.html"), "another name"),
-    (("locate", "x", "--model", "toy:fork", "--device", "cpu"), "belong to transformers models"),
+    (("locate", "x", "--model", "toy:fork", "--device", "cpu"), "belong to models with weights in this process"),
     (("locate", "x", "--model", "smollm2"), "told apart with a feature"),  # before the model is loaded
     (("show", "none.db"), "none.db"),
     (("report", "none.db", "-o", "x.html"), "none.db"),
@@ -192,7 +195,8 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
             refused = blinkscope(*command, option, target, cwd=tmp_path)
             assert refused.returncode == 2, refused.stderr
             assert refused.stdout == ""
-            assert f"{target.name} is no HTML page, so a report does not replace it" in refused.stderr
+            why = "is a run file's name" if target == run else "is no HTML page, so a report does not replace it"
+            assert f"{target.name} {why}" in refused.stderr
     assert {path: path.read_bytes() for path in (run, script)} == before
     assert blinkscope("report", run, "-o", page, cwd=tmp_path).returncode == 0
     deep = tmp_path / "deep.json"

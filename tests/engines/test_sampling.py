@@ -17,7 +17,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from blinkscope.engines.array_logits import ArrayLogits
 from blinkscope.engines.next_token import draw, listed_law, score_tokens
+from blinkscope.engines.torch_logits import TorchLogits
 from blinkscope.errors import EngineError, UserError
 from blinkscope.language.sampling import Sampling, inverse_cdf, next_token_law
 
@@ -112,13 +114,25 @@ def test_tokens_tied_with_the_last_of_the_top_k_stay():
     assert short.listed[0] == 0  # a fourth token may be tied too
 
 
-@given(SEEDS, SAMPLINGS)
+def in_torch(logits: np.ndarray) -> TorchLogits:
+    return TorchLogits(torch.from_numpy(logits))
+
+
+def in_numpy(logits: np.ndarray) -> ArrayLogits:
+    return ArrayLogits(logits.astype(np.float32))
+
+
+KEPT = pytest.mark.parametrize("kept", [in_torch, in_numpy])
+
+
+@KEPT
+@given(seed=SEEDS, sampling=SAMPLINGS)
 @settings(max_examples=60, deadline=None)
-def test_draws_by_shortlist_are_draws_from_the_whole_law(seed, sampling):
+def test_draws_by_shortlist_are_draws_from_the_whole_law(kept, seed, sampling):
     logits = logits_of(seed, rows=40, vocabulary=6000)
     u = np.random.default_rng(seed).random(40)
-    drawn = draw(torch.from_numpy(logits), sampling, u)
-    whole = listed_law(torch.from_numpy(logits), sampling, logits.shape[1])
+    drawn = draw(kept(logits), sampling, u)
+    whole = listed_law(kept(logits), sampling, logits.shape[1])
     columns = inverse_cdf(whole.law, u)
     row = np.arange(40)
     # Only a uniform within rounding of a step of the distribution function may fall on the other side of it.
@@ -129,13 +143,14 @@ def test_draws_by_shortlist_are_draws_from_the_whole_law(seed, sampling):
     np.testing.assert_allclose(drawn.p[clear], whole.law.p[row, columns][clear], rtol=1e-4)
 
 
-@given(SEEDS, SAMPLINGS, st.integers(0, 699))
+@KEPT
+@given(seed=SEEDS, sampling=SAMPLINGS, token=st.integers(0, 699))
 @settings(max_examples=100, deadline=None)
-def test_score_lists_the_law_off_the_path(seed, sampling, token):
+def test_score_lists_the_law_off_the_path(kept, seed, sampling, token):
     logits = np.where(np.isinf(logits_of(seed)), -80, logits_of(seed))
     right = warped(logits, sampling)
     clear = clear_cut(logits, sampling)
-    scores = score_tokens(torch.from_numpy(logits), sampling, np.full(3, token))
+    scores = score_tokens(kept(logits), sampling, np.full(3, token))
     for row, score in enumerate(scores):
         p, listed = right[row], score.alternatives
         if not clear[row]:
@@ -152,8 +167,9 @@ def test_score_lists_the_law_off_the_path(seed, sampling, token):
             assert score.off_path - listed.p.sum() <= 1.01e-6
 
 
-def test_score_of_a_filtered_token_and_of_the_only_token():
-    logits = torch.tensor([[5.0, 0.0, -5.0]])
+@KEPT
+def test_score_of_a_filtered_token_and_of_the_only_token(kept):
+    logits = kept(np.array([[5.0, 0.0, -5.0]]))
     (filtered,) = score_tokens(logits, Sampling(top_p=0.5), np.array([2]))
     assert (filtered.p, filtered.off_path, filtered.alternatives.ids.tolist()) == (0.0, 1.0, [0])
     for sampling in (Sampling(top_p=0.5), Sampling(temperature=0), Sampling(top_k=1)):
@@ -176,9 +192,32 @@ def test_inverse_cdf_inverts_the_distribution_function(seed, sampling):
         assert u[row] * steps[row, -1] <= steps[row, column]
 
 
-def test_logits_that_are_not_numbers_are_refused():
-    with pytest.raises(EngineError, match="not finite"):
-        draw(torch.tensor([[0.0, float("nan")]]), Sampling(), np.array([0.5]))
+@KEPT
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0)])
+def test_logits_that_are_not_numbers_are_refused(kept, wrong, sampling):
+    for vocabulary in (2, 3000):
+        logits = np.zeros((3, vocabulary))
+        logits[1, 1] = wrong
+        with pytest.raises(EngineError, match="not finite"):
+            draw(kept(logits), sampling, np.full(3, 0.5))
+
+
+@given(SEEDS, st.sampled_from([1, 2, 17, 256, 4096, 5999, 6000]))
+@settings(max_examples=60, deadline=None)
+def test_the_largest_logits_are_the_same_wherever_they_are_kept(seed, length):
+    logits = logits_of(seed, vocabulary=6000).astype(np.float32)
+    arrays, tensors = in_numpy(logits).largest(length), in_torch(logits).largest(length)
+    np.testing.assert_array_equal(arrays.values, tensors.values)
+    np.testing.assert_array_equal(np.take_along_axis(logits, arrays.ids, axis=1), arrays.values)
+    assert all(len(set(ids)) == length for ids in arrays.ids.tolist())
+    top = arrays.values[:, 0]
+    for temperature in (0.3, 1.0, 2.5):
+        np.testing.assert_allclose(
+            in_numpy(logits).log_normalizer(top, temperature),
+            in_torch(logits).log_normalizer(top, temperature),
+            rtol=1e-6,
+        )
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_folder_of_safetensors_is_opened_and_pickles_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("vllm:some/model", "there is no model 'vllm:some/model'; a model is one of smollm2, hf:"),
+        ("nothing:some/model", "there is no model 'nothing:some/model'; a model is one of smollm2, hf:"),
         ("", "a model is one of"),
         ("smollm2:large", "takes nothing after it"),
         ("hf:", "hf:ORG/NAME"),

@@ -19,6 +19,7 @@ from blinkscope.diffusion.schedules import cosine_times
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.report.html import write_report
 from blinkscope.report.picture_page import SHOWN, checked, picture_data
+from blinkscope.report.trees import narrowing, picture_tree, stages
 from tests.report.browser import chromium, visit
 
 HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>\u202e", "\u200bplain")
@@ -56,6 +57,28 @@ def test_the_page_holds_every_level(trace: Trace) -> None:
     assert (
         np.frombuffer(last, np.uint8).reshape(8, 12, 3) == np.where(trace.states[-1] > 0, 255, 0).transpose(1, 2, 0)
     ).all()
+
+
+def test_the_tree_of_a_picture_is_its_branch(trace: Trace) -> None:
+    """Three outcomes, alike but for two pixels each: all are open, then only the picture's own is."""
+    found = stages(trace)
+    assert [len(stage.labels) for stage in found][-1] == 1
+    tree = picture_tree(trace)
+    assert (tree.root.at, tree.last) == (0, 16)
+    leaves = {}
+    nodes = [tree.root]
+    for node in nodes:
+        nodes += node.children
+        assert all(child.at > node.at for child in node.children)
+        if not node.children:
+            assert node.k is not None
+            leaves[trace.labels[node.k]] = node.at
+    assert set(leaves) == set(found[0].labels)
+    assert leaves[trace.final_label] == trace.posterior.index[found[-1].row]
+    said = narrowing(trace)
+    assert said.startswith("With probability 0.9 or more it becomes one of ")
+    assert f"from step {trace.posterior.index[found[-1].row]:.0f} on." in said
+    assert "\u202e" not in said
 
 
 def test_large_pictures_are_averaged_and_latents_left_out() -> None:
@@ -129,6 +152,11 @@ def test_it_opens_quietly_and_shows_the_pictures(
         assert f"log-SNR {trace.log_snr[1]:.2g}"[:10] in clock.replace("\u2212", "-")
         said = set(page.locator(".became figcaption").all_text_contents())
         assert said <= {HOSTILE[0], HOSTILE[1][:-1] + "U+202E", "U+200Bplain"}
+        leaves = page.locator(".tree .node > text").all_text_contents()
+        assert len(leaves) == len(stages(trace)[0].labels)
+        assert all("\u202e" not in leaf for leaf in leaves)
+        assert page.locator(".tree .span").count() == len(trace.windows())
+        assert page.locator("section[aria-labelledby=tree-title] li").count() == len(stages(trace))
         shown = page.evaluate("[...document.querySelector('.large').getContext('2d').getImageData(0, 0, 12, 8).data]")
         assert trace.states is not None
         expected = np.where(trace.states[-1] > 0, 255, 0).transpose(1, 2, 0)

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from blinkscope.estimate.trace import Target
 from blinkscope.report.html import write_page
 from blinkscope.report.study_page import LONGEST_TABLE, SCRIPTS, study_data, study_page
+from blinkscope.report.trees import study_tree
 from blinkscope.studies.comparison import compare
 from blinkscope.studies.study import Findings, StudyResult
 from blinkscope.studies.transcripts import Piece, Transcript
@@ -191,3 +192,34 @@ def test_limits_stand_in_the_cell_of_their_number(browser: Browser, path: Path) 
         assert "largest_jump" in compared.inner_text()
         assert "12 questions" in compared.inner_text()
     assert seen.quiet
+
+
+@pytest.mark.browser
+def test_the_tree_of_labels_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    """A root of three labels, one of them a leaf and two in a node of their own; their names are hostile."""
+    one, two, three = HOSTILE[:3]
+    shown = [(0, "all", 0), (1, one, 4), (1, "a pair", 6), (2, two, 8), (2, three, 9)]
+    tables = {
+        "windows": [{"of": one, "outcome": "no-before", "start": None, "end": None}],
+        "total_variation": [{"of": one, "kept": kept, "share": 0.5, "low": 0.4, "high": 0.6} for kept in (0, 10)],
+        "same": [{"kept": kept, "share": 0.5, "low": 0.4, "high": 0.6} for kept in (0, 10)],
+        "tree": [{"depth": depth, "labels": name, "kept": kept} for depth, name, kept in shown],
+    }
+    findings = Findings({}, tables, (), ())
+    result = replace(result_of(), study="distribution", findings=findings, cost={"continuations": 3, "tokens": 7})
+    tree = study_tree(result)
+    assert tree is not None
+    assert [child.at for child in tree.root.children] == [4, 6]
+    assert [leaf.name for leaf in tree.root.children[1].children] == [two, three]
+    with visit(browser, write_page(study_page(result), tmp_path / "tree.html"), size=(420, 800)) as seen:
+        page = seen.page
+        assert page.locator(".tree .node > text").count() == 3
+        assert page.locator(".tree circle").count() == 5
+        assert page.locator(".tree :is(script, img, a)").count() == 0
+        dots = page.locator(".tree circle").evaluate_all("all => all.map((one) => Number(one.getAttribute('cx')))")
+        left, right = dots[0], dots[4]
+        assert dots == pytest.approx([left + (right - left) * at / 9 for _, _, at in shown])
+        assert "7 tokens" in page.inner_text(".facts")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert seen.quiet
+    assert study_tree(result_of()) is None

@@ -25,7 +25,7 @@ from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.intervals import clustered_interval
 from blinkscope.studies.questions import question_items
 from blinkscope.studies.specs import Asking
-from blinkscope.studies.study import run_study
+from blinkscope.studies.study import BESIDE, run_study
 from tests.e2e.command import blinkscope, result
 from tests.engines import tiny
 from tests.studies.counted import Counted
@@ -149,7 +149,7 @@ def test_direct_answers_are_those_of_prompts_of_their_own_from_one_pass(
     run_study(cot.STUDY, spec, tmp_path / "run.db", model=engine)
     assert len(passes) <= 4  # the bare prompt, the text twice at most, and the question with nothing kept
     with Run.open(tmp_path / "run.db") as run:
-        kept = {key[0]: draw for key, draw in run.draws(1).items()}
+        kept = {key[0]: draw for key, draw in run.draws(BESIDE).items()}
         tokens = PathRecord.from_json(run.document("path")).tokens
     question = question_items(("everyday",), 1, 1, 0)[0].content["prompt"]
     context = engine.encode(f"{question}{cot.THINK}")

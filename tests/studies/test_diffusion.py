@@ -18,7 +18,7 @@ from blinkscope.cli.main import main
 from blinkscope.critical import critical_window
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.guidance import read_interval
-from blinkscope.diffusion.models import PictureModel
+from blinkscope.diffusion.pictures import PictureModel
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.report.study_page import study_page

@@ -146,4 +146,12 @@ def test_the_recorded_generation_is_looked_into_and_a_killed_study_goes_on(tmp_p
     found = list(stored_generations(tmp_path / "whole.db"))
     assert [generation.trace.text for generation in found] == [text, text]
     assert not any(generation.sampled for generation in found)
-    assert found[0].record.settings["sampling"]["temperature"] == 0.5  # the log's  # type: ignore[index,call-overload]
+    sampled = found[0].record.settings["sampling"]
+    assert isinstance(sampled, dict)
+    assert sampled["temperature"] == 0.5  # the log's
+    assert sampled["max_new_tokens"] == 30  # the spec's, although the log has 99
+
+
+def test_a_system_prompt_beside_a_log_is_refused() -> None:
+    with pytest.raises(UserError, match="brings the conversation with its own"):
+        CotSpec(data=("x.eval",), asking=Asking(FORK, system="Be brief."))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from blinkscope import session
 from blinkscope.engines import open_engine
+from blinkscope.engines.servers import chat
 from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.trace import Target
-from blinkscope.language.engine import Completion, Context, Engine, Job, KnownLaw
+from blinkscope.feature import Reply
+from blinkscope.language.engine import Engine, Job, KnownLaw
 from blinkscope.language.engine import Path as TokenPath
-from blinkscope.language.sampling import Sampling
 from blinkscope.studies import prefill
 from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.prefill import PrefillSpec
@@ -130,30 +129,20 @@ class ScriptedJudge:
     late: tuple[str, ...] = ()
     questions: list[str] = field(default_factory=list)
 
-    @property
-    def default_sampling(self) -> Sampling:
-        return Sampling()
+    def answer(self, question: str) -> Reply:
+        self.questions.append(question)
+        if any(f"| {request}\n" in question for request in self.late):
+            raise EngineError("no answer within 60 seconds.")
+        return Reply(self.says(question), True)
 
-    def encode(self, prompt: str) -> Context:
-        self.questions.append(prompt)
-        return Context((len(self.questions) - 1,))
-
-    def continue_(self, jobs: list[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
-        assert sampling.temperature == 0
-        for job in jobs:
-            if any(f"| {request}\n" in self.questions[job.path.context.ids[0]] for request in self.late):
-                raise EngineError("no answer within 60 seconds.")
-            yield Completion(job, job.path.context.ids, (1.0,), "stop")
-
-    def decode(self, tokens: tuple[int, ...]) -> str:
-        graded = self.questions[tokens[0]]
-        if "It was happy" in graded:
+    def says(self, question: str) -> str:
+        if "It was happy" in question:
             return "It helps.\n#scores\n1.b 0\n2.b 5\n3.b 5"
-        return "It does not.\n#scores\n1.b 1\n2.b 1\n3.b 1" if "It was sad" in graded else "I cannot say."
+        return "It does not.\n#scores\n1.b 1\n2.b 1\n3.b 1" if "It was sad" in question else "I cannot say."
 
 
 def judged_by(judge: ScriptedJudge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "open_engine", lambda name, **o: judge if "judge" in name else open_engine(name, **o))
+    monkeypatch.setattr(chat, "open_chat", lambda spec, cap: judge.answer)
 
 
 def test_a_judge_scores_every_reply_and_what_it_does_not_say_is_counted(
@@ -178,7 +167,7 @@ def test_a_judge_scores_every_reply_and_what_it_does_not_say_is_counted(
     assert len(judge.questions) == 7 * 25
     assert "| What is your favourite food" in judge.questions[0]
 
-    monkeypatch.setattr(ScriptedJudge, "decode", lambda self, tokens: "Sure: 1.b 0, 2.b 5, 3.b 5")
+    monkeypatch.setattr(ScriptedJudge, "says", lambda self, question: "Sure: 1.b 0, 2.b 5, 3.b 5")
     silent = run_study(prefill.STUDY, spec, tmp_path / "silent.db")
     assert silent.findings.summary["unjudged"] == silent.findings.summary["replies"] == 7 * 25
     assert silent.findings.tables["mean"] == []

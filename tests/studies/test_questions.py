@@ -159,9 +159,9 @@ def test_truthfulqa_keeps_its_right_option_where_there_are_too_many(tmp_path: Pa
 def test_several_data_sets_share_a_study_and_one_that_cannot_be_had_fails_alone(tmp_path: Path) -> None:
     place = folder(tmp_path / "data set", [ROWS["gsm8k"][0]])
     items = question_items([f"gsm8k:{place}", f"mmlu:{tmp_path / 'nowhere'}", "everyday"], 2, 1, 0)
-    assert [item.id for item in items] == ["gsm8k 1", "mmlu all", "everyday 1", "everyday 2"]
+    assert [item.id for item in items] == ["gsm8k 1", "mmlu", "everyday 1", "everyday 2"]
     assert [item.content["data"] for item in items] == ["gsm8k", "mmlu", "everyday", "everyday"]
-    assert "cannot be read" in str(items[1].content["problem"])
+    assert "cannot be read" in str(items[1].content["unreached"])
     assert items[2].content["question"] == "everyday 1"
 
 

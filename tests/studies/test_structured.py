@@ -74,6 +74,49 @@ def test_a_form_comes_from_a_file_on_the_command_line(tmp_path: Path) -> None:
     assert (refused.returncode, "holds no form" in refused.stderr) == (2, True)
 
 
+TALE = Form(("The (Pirate/Ninja) jumped.", "A (Car/Cart) went by", "She likes (tea/teal)"))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("1. The Pirate jumped.\n2. A Cart went by\n3. She likes tea", "Pirate / Cart / tea"),
+        ("1) the  ninja jumped!\n2. a car stopped\n3. She likes (teal)", "Ninja / Car / teal"),
+        ("1. Pirate\n2. A Cart went by\n3. She likes tea", None),  # without the words before it
+        ("1. The (Pirate/Ninja) jumped.\n2. A Cart went by\n3. She likes tea", None),  # copied
+        ("1. Then Pirate jumped.\n2. A Cart went by\n3. She likes tea", None),
+        ("1. The Pirates jumped.\n2. A Cart went by\n3. She likes tea", None),
+        ("1. The old Pirate jumped.\n2. A Cart went by\n3. She likes tea", None),
+    ],
+)
+def test_a_choice_in_a_sentence_is_read_after_the_words_before_it(text: str, label: str | None) -> None:
+    assert TALE.label(Reply(text, finished=True)) == label
+
+
+def test_the_last_choice_in_a_sentence_may_go_on() -> None:
+    begun = "1. The Pirate jumped.\n2. A Cart went by\n3. She likes tea"
+    assert TALE.label(Reply(begun, finished=False)) is None
+    assert TALE.label(Reply(f"{begun} and", finished=False)) == "Pirate / Cart / tea"
+
+
+def test_sentences_are_shown_filled_and_read_again() -> None:
+    assert TALE.lines.splitlines()[0] == "1. The (Pirate/Ninja) jumped."
+    assert form_of(f"Fill this in:\n{TALE.lines}\nThank you.") == TALE
+    for label in TALE.labels:
+        assert TALE.label(Reply("1." + TALE.filled(label.split(" / ")), finished=True)) == label
+    with pytest.raises(UserError, match="one choice in parentheses"):
+        Form(("The (Pirate/Ninja) met a (dog/cat).",))
+
+
+def test_the_form_of_the_paper_is_built_in(tmp_path: Path) -> None:
+    """Its five two-way choices, in the paper's order."""
+    form = form_of(structured.PAPER)
+    assert [options[0] for options in form.options] == ["Pirate", "Dog", "River", "Dragon", "Pizza"]
+    assert {len(options) for options in form.options} == {2}
+    printed = blinkscope("study", "structured", "--form", "paper", "--print-spec", cwd=tmp_path).stdout
+    assert "The (Pirate/Ninja) leapt" in printed
+
+
 def test_laws_along_a_way_are_renormalised() -> None:
     fills = (Fill("a", (1, 2), 0.2), Fill("b", (1, 3), 0.3), Fill("c", (4, 5), 0.5))
     np.testing.assert_allclose(laws_along(fills, (1, 3)), [[0.2, 0.3, 0.5], [0.4, 0.6, 0], [0, 1, 0]])

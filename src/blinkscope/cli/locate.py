@@ -27,7 +27,7 @@ from blinkscope.features import open_feature
 from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
 from blinkscope.pictured import is_picture_model
-from blinkscope.question import Question, messages
+from blinkscope.question import Question, messages, refuse_unused
 from blinkscope.report.progress import progress_display
 from blinkscope.session import Plan, locate, no_feature, open_model, plan
 
@@ -109,8 +109,10 @@ def _recorded(arguments: argparse.Namespace) -> int:
 
 def recorded_method(arguments: argparse.Namespace) -> MethodOptions | str | None:
     """The method for recorded rollouts; what is not said follows from what was recorded."""
-    said = arguments.fractions is not None or arguments.resamples is not None
-    return _method(arguments) if said else arguments.method
+    if arguments.fractions is not None or arguments.resamples is not None:
+        return _method(arguments)
+    refuse_unused(arguments.method, target_changes(arguments))
+    return str(arguments.method) if arguments.method is not None else None
 
 
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -210,6 +212,7 @@ def _method(arguments: argparse.Namespace) -> MethodOptions:
         raise UserError(f"--fractions is of the method grid, not of {name}; add --method grid, or leave it out.")
     if arguments.resamples is not None and name == "divergence":
         raise UserError(f"--resamples is of the methods grid and bisect, not of {name}; choose one, or leave it out.")
+    refuse_unused(name, target_changes(arguments))
     fractions = DEFAULT_FRACTIONS
     if arguments.fractions is not None:
         fractions = numbers("fractions", arguments.fractions, float, "give numbers from 0 to 1 with commas")

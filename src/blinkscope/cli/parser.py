@@ -177,9 +177,20 @@ def _diffusion(studies: Any) -> None:
 
 def _structured(studies: Any) -> None:
     asked = _study_of_model(studies, "structured", "the windows of each answer while a model fills in a form")
-    asked.add_argument("--blank", dest="blanks", metavar="A/B", action="append", help="options of a line; repeatable")
+    asked.add_argument(
+        "--blank",
+        dest="blanks",
+        metavar="A/B",
+        action="append",
+        help="options of a line, or a sentence with them in parentheses; repeatable",
+    )
     asked.add_argument("--prompt", metavar="TEXT", help="with {lines} where the form stands")
-    asked.add_argument("--form", metavar="FILE", help="prompt that holds the form, lines such as 1. (Pirate/Ninja)")
+    asked.add_argument(
+        "--form",
+        metavar="FILE",
+        help='prompt that holds the form, lines such as "1. (Pirate/Ninja)" or "1. The (Pirate/Ninja) jumped.", or '
+        "paper, the form with the paper's choices",
+    )
     asked.add_argument("--step", type=int, metavar="TOKENS", help="tokens between two cuts")
     asked.add_argument("--eps", type=float, help="level of the definitions, in (0, 1)")
     asked.add_argument("--restricted", action="store_const", const=True, help="hold the model to the options (default)")
@@ -227,13 +238,7 @@ def _study_of_model(studies: Any, name: str, what: str, texts: bool = True) -> A
     else:
         model.add_argument("--model", help="diffusion:digits (default), diffusers:FOLDER ...")
     model.add_argument("--seed", type=int)
-    _machine(p).add_argument(
-        "--ray",
-        nargs="?",
-        const="local",
-        metavar="ADDRESS",
-        help="spread the items over a Ray cluster: HOST:PORT, auto for the one that runs here; one begun here if bare",
-    )
+    _machine(p)
     method = p.add_argument_group("how much is drawn, for each item")
     _targets(method)
     out = p.add_argument_group("output")

@@ -49,7 +49,7 @@ def command(arguments: argparse.Namespace) -> int:
     target = replace(Target(), **target_changes(arguments))
     run: Path = run_file(arguments)
     check_places(arguments.report, run)
-    with progress_display(sys.stderr) as display:
+    with progress_display(sys.stderr, currency="evaluations") as display:
         display.stage(f"loading {arguments.model}")
         trace = locate_picture(
             arguments.model, target=target, run=run, announce=_announce, watch=display.update, **options

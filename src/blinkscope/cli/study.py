@@ -20,13 +20,11 @@ from blinkscope.report.study_figures import write_figure
 from blinkscope.report.survey import print_survey
 from blinkscope.studies.blanks import form_of
 from blinkscope.studies.catalogue import find_study
-from blinkscope.studies.cluster import Cluster
-from blinkscope.studies.ray_session import LOCAL
 from blinkscope.studies.replay import study_replay
 from blinkscope.studies.specs import from_toml, to_toml
+from blinkscope.studies.structured import PAPER
 from blinkscope.studies.study import Study, StudyResult, run_study
 from blinkscope.studies.survey import Survey
-from blinkscope.studies.workers import in_process
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -44,20 +42,14 @@ def _of_model(arguments: argparse.Namespace) -> int:
         raise UserError("a study needs a run file; give it a name with -o RUN.db.")
     check_places(None, arguments.output)
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
-    with progress_display(sys.stderr) as display:
-        begin = lambda number, items, item: display.stage(f"item {number + 1} of {items}: {item}")  # noqa: E731
-        if arguments.ray is not None:
-            display.stage("joining the Ray cluster" if arguments.ray != LOCAL else "beginning Ray on this machine")
-            begin = lambda number, items, item: None  # noqa: E731  # several at a time; the display shows the whole
-        else:
-            display.stage(f"loading {spec.asking.model}")
+    with progress_display(sys.stderr, currency=study.currency.rpartition("_")[2]) as display:
+        display.stage(f"loading {spec.asking.model}")
         result = run_study(
             study,
             spec,
             arguments.output,
             engine_options=options,
-            workers=in_process if arguments.ray is None else Cluster(arguments.ray),
-            begin=begin,
+            begin=lambda number, items, item: display.stage(f"item {number + 1} of {items}: {item}"),
             watch=display.update,
         )
     write_result(result, arguments)
@@ -99,7 +91,7 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
         spec = from_toml(read_text(arguments.spec), study.name, study.default, repeated=words)
     changes: dict[str, Any] = {}
     if given.get("form") is not None:
-        prompt = read_text(given["form"])
+        prompt = PAPER if given["form"] == "paper" else read_text(given["form"])
         changes = {"prompt": prompt, "blanks": form_of(prompt).blanks}
     for field in fields(spec):
         if field.name in ("asking", "target"):

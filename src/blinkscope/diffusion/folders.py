@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blinkscope.diffusion.models import Parameters, PictureModel
+from blinkscope.diffusion.models import Parameters
+from blinkscope.diffusion.pictures import PictureModel
 from blinkscope.errors import MissingExtra, UserError
 
 SCHEME = "diffusers:"

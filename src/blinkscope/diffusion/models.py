@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from blinkscope.diffusion import grammar
-from blinkscope.diffusion.autoencoder import Autoencoder
 from blinkscope.diffusion.digits import SHAPE, WEIGHTS, load_digits_model, load_scans
 from blinkscope.diffusion.exact import EmpiricalData
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.grammar import GRAMMAR, classes, load_grammar_model
 from blinkscope.diffusion.masked import MaskedDiffusion
-from blinkscope.diffusion.pictures import Labeller, LevelSampler
+from blinkscope.diffusion.pictures import PictureModel
 from blinkscope.diffusion.record import Samples
 from blinkscope.diffusion.schedules import cosine_times
 from blinkscope.diffusion.shipped import weights_digest
@@ -23,27 +22,6 @@ from blinkscope.errors import UserError
 
 SCHEME = "diffusion:"
 NEAR = 1e-3  # OU time at which a scan's nearest neighbour is as good as certain
-
-
-@dataclass(frozen=True, eq=False)
-class PictureModel:
-    """A diffusion model, ready to use.
-
-    name: as results and run files spell it.
-    label: from pictures to the model's own labels; None where it brings none.
-    digest: of its weights or data, so that a changed model under the same name is noticed.
-    autoencoder: between its samples and pictures; None where samples are pictures.
-    prompt: what it draws, where that was asked for in words.
-    notes: what a reader should know about how it is run.
-    """
-
-    name: str
-    sampler: LevelSampler
-    label: Labeller | None = None
-    digest: str = ""
-    autoencoder: Autoencoder | None = None
-    prompt: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

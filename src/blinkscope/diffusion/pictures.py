@@ -93,6 +93,28 @@ class LevelSampler(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class PictureModel:
+    """A diffusion model, ready to use.
+
+    name: as results and run files spell it.
+    sampler: its noise levels, and how they are reached and left.
+    label: from pictures to the model's own labels; None where it brings none.
+    digest: of its weights or data, so that a changed model under the same name is noticed.
+    autoencoder: between its samples and pictures; None where samples are pictures.
+    prompt: what it draws, where that was asked for in words.
+    notes: what a reader should know about how it is run.
+    """
+
+    name: str
+    sampler: LevelSampler
+    label: Labeller | None = None
+    digest: str = ""
+    autoencoder: Autoencoder | None = None
+    prompt: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class LevelSource:
     """Denoisings of one sample as a ``Source``; a stratum's key is the number of reverse steps taken.
 
@@ -132,17 +154,8 @@ class LevelSource:
         return self.sampler.noise(rng, self.sample, level) if self.path is None else self.path[level]
 
 
-@dataclass(frozen=True, eq=False)
-class Experiment:
-    """One sample and how it is looked at: what the loop draws from, and what turns its outcome into a result."""
-
-    source: LevelSource
-    record: PictureRecord
-
-
 def experiment(
-    sampler: LevelSampler,
-    label: Labeller,
+    model: PictureModel,
     *,
     sample: Samples | None = None,
     method: MethodName = "forward-reverse",
@@ -150,19 +163,16 @@ def experiment(
     labels: int = 12,
     times: Sequence[float] | None = None,
     settings: Mapping[str, JSON] | None = None,
-    autoencoder: Autoencoder | None = None,
-    notes: Sequence[str] = (),
     generation: int = GENERATION,
-) -> Experiment:
-    """Draw a sample, or take the given one, and make ready to look into it.
+) -> PictureRecord:
+    """Draw a sample, or take the given one, and make ready to look into it; ``source_of`` is what is drawn from then.
 
     Parameters
     ----------
+    model : with labels.
     labels : most frequent labels kept apart.
     times : look at the levels nearest to these times only; None lets the method choose.
     settings : what was asked, for display.
-    autoencoder : what makes pictures of samples; None where they are pictures.
-    notes : what a reader should know before trusting the numbers.
     generation : number of the sample among those that a run holds.
 
     Raises
@@ -172,6 +182,7 @@ def experiment(
     """
     if method not in METHODS:
         raise UserError(f"there is no method {method!r} for noise levels; choose one of {', '.join(METHODS)}.")
+    sampler, autoencoder = model.sampler, model.autoencoder
     positions = None if times is None else positions_of(sampler, times)
     rng = streams.stream(seed, streams.GENERATION, generation)
     if sample is None:
@@ -185,8 +196,8 @@ def experiment(
             )
         path = sampler.forward_path(rng, given)
     path = compact(path)
-    (final,) = read(label, pictures_of(path[:1], autoencoder))
-    record = PictureRecord(
+    (final,) = read(_labels(model), pictures_of(path[:1], autoencoder))
+    return PictureRecord(
         settings={"method": method, "seed": seed, **(settings or {})},
         path=path,
         clone=method == "clone",
@@ -201,17 +212,22 @@ def experiment(
         outside=sampler.outside_theory,
         generation=generation,
         thumbnails=None if autoencoder is None else tuple(map(thumbnail, autoencoder.decode(path))),
-        notes=tuple(notes),
+        notes=model.notes,
     )
-    return Experiment(source_of(record, sampler, label, autoencoder), record)
 
 
-def source_of(
-    record: PictureRecord, sampler: LevelSampler, label: Labeller, autoencoder: Autoencoder | None = None
-) -> LevelSource:
+def source_of(record: PictureRecord, model: PictureModel) -> LevelSource:
     """What the draws of a record come from."""
     path = record.path if record.clone else None
-    return LevelSource(sampler, label, record.path[0], path, record.seed, record.generation, autoencoder)
+    return LevelSource(
+        model.sampler, _labels(model), record.path[0], path, record.seed, record.generation, model.autoencoder
+    )
+
+
+def _labels(model: PictureModel) -> Labeller:
+    if model.label is None:
+        raise UserError(f"{model.name} brings no labels; say how its pictures are told apart.")
+    return model.label
 
 
 def pictures_of(samples: Samples, autoencoder: Autoencoder | None) -> Samples:
@@ -252,9 +268,10 @@ def locate_sample(
     options : of ``experiment``.
     """
     started, target = time.perf_counter(), target or Target()
-    prepared = experiment(sampler, label, **options)
-    outcome = loop.run(prepared.source, prepared.record.method_of_loop(target), target, watch=watch)
-    return prepared.record.trace(outcome, target, seconds=time.perf_counter() - started)
+    model = PictureModel("this sampler", sampler, label)
+    record = experiment(model, **options)
+    outcome = loop.run(source_of(record, model), record.method_of_loop(target), target, watch=watch)
+    return record.trace(outcome, target, seconds=time.perf_counter() - started)
 
 
 def read(label: Labeller, samples: Samples) -> list[str]:

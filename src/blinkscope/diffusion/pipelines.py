@@ -21,7 +21,8 @@ from blinkscope.diffusion.autoencoder import Autoencoder, VariationalAutoencoder
 from blinkscope.diffusion.denoisers import Pictures
 from blinkscope.diffusion.gaussian import BATCH, GaussianDiffusion
 from blinkscope.diffusion.guidance import EVERYWHERE
-from blinkscope.diffusion.models import Parameters, PictureModel
+from blinkscope.diffusion.models import Parameters
+from blinkscope.diffusion.pictures import PictureModel
 from blinkscope.diffusion.schedulers import Network, noise_schedule
 from blinkscope.errors import EngineError, UserError
 

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from blinkscope.errors import UserError
+from blinkscope.errors import MissingExtra, UserError
 
 HOME = resources.files("blinkscope.diffusion") / "weights"
+
+
+@contextmanager
+def seeded_training(seed: int) -> Iterator[None]:
+    """torch with its random numbers fixed, and as they were before when the block ends.
+
+    Raises
+    ------
+    MissingExtra : torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtra("training", "diffusion") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def weights_digest(weights: str) -> str:

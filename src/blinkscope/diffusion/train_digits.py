@@ -29,7 +29,7 @@ from blinkscope.diffusion.digits import (
 )
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.schedules import cosine_times
-from blinkscope.errors import MissingExtra
+from blinkscope.diffusion.shipped import seeded_training
 
 STEPS, BATCH, RATE = 3000, 128, 2e-3
 AVERAGING = 0.998  # share of the averaged weights that a step keeps
@@ -49,14 +49,9 @@ def train(seed: int = 0, watch: Watch = lambda what, done, of: None) -> Digits:
     seed : of everything random.
     watch : called with what is going on, steps done and steps in all.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtra("training", "diffusion") from error
     started = time.perf_counter()
     known, tested = load_scans()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_training(seed):
         unet, classifier = new_networks()
         train_classifier(classifier, known, watch)
         unet = train_unet(unet, known, watch)

@@ -22,8 +22,8 @@ from blinkscope.diffusion.grammar import (
     save_grammar_model,
 )
 from blinkscope.diffusion.masked import HIDDEN, MaskedDiffusion, Tokens
+from blinkscope.diffusion.shipped import seeded_training
 from blinkscope.diffusion.train_digits import Watch
-from blinkscope.errors import MissingExtra
 
 STEPS, BATCH, RATE = 5000, 128, 3e-3
 save = save_grammar_model
@@ -38,13 +38,8 @@ def train(seed: int = 0, watch: Watch = lambda what, done, of: None) -> GrammarM
     seed : of everything random.
     watch : called with what is going on, steps done and steps in all.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtra("training", "diffusion") from error
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_training(seed):
         network = new_network()
         _fit(network, np.random.default_rng([seed, 0]), watch)
     model = GrammarModel(network.eval(), {})

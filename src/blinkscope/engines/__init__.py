@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,13 +20,11 @@ class EngineOptions:
 
     device, dtype: ``auto``, or as in ``--device`` and ``--dtype``.
     batch_bytes: most memory for the keys and values of one batch; from the free memory where None.
-    keys: of servers, by host; those that this process finds where None.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     batch_bytes: int | None = None
-    keys: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,18 @@ def _open_transformers(rest: str, options: EngineOptions) -> Engine:
     return TransformersEngine(f"hf:{rest}", loaded.model, loaded.tokenizer, batch_bytes=options.batch_bytes)
 
 
+def _open_vllm(rest: str, options: EngineOptions) -> Engine:
+    if not rest:
+        raise UserError("vllm: needs a model after it: vllm:ORG/NAME or vllm:FOLDER.")
+    if find_spec("vllm") is None:
+        raise MissingExtra("a model in vLLM", "vllm")
+    if options.device != "auto" or options.batch_bytes is not None:
+        raise UserError("vLLM chooses device and batches by itself; leave out device and batch-bytes.")
+    from blinkscope.engines.vllm import open_vllm
+
+    return open_vllm(rest, options.dtype)
+
+
 def _open_toy(rest: str, options: EngineOptions) -> Engine:
     from blinkscope.engines.toy_models import open_toy
 
@@ -80,12 +90,12 @@ def _open_http(spec: str, options: EngineOptions) -> Engine:
     from blinkscope.engines.http import open_http
 
     _need_no_options(options)
-    return open_http(spec, options.keys)
+    return open_http(spec)
 
 
 def _need_no_options(options: EngineOptions) -> None:
     if options != EngineOptions():
-        raise UserError("device, dtype and batch-bytes belong to transformers models; leave them out.")
+        raise UserError("device, dtype and batch-bytes belong to models with weights in this process; leave them out.")
 
 
 def _need_transformers() -> None:
@@ -111,6 +121,13 @@ SCHEMES: Mapping[str, Scheme] = {
         "pip install 'blinkscope[hf]'",
         _open_transformers,
     ),
+    "vllm": Scheme(
+        "vllm:ORG/NAME|FOLDER",
+        "a causal language model in vLLM, on a GPU",
+        ("vllm",),
+        "pip install 'blinkscope[vllm]'",
+        _open_vllm,
+    ),
     "http": Scheme(
         "http://HOST:PORT/v1#MODEL",
         "a model behind a server, or several with commas (llama-server, vLLM, SGLang ...)",
@@ -122,20 +139,13 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 
 
-def open_engine(
-    spec: str,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    batch_bytes: int | None = None,
-    keys: Mapping[str, str] | None = None,
-) -> Engine:
+def open_engine(spec: str, *, device: str = "auto", dtype: str = "auto", batch_bytes: int | None = None) -> Engine:
     """The engine that ``--model SPEC`` names.
 
     Parameters
     ----------
     spec : ``SCHEME`` or ``SCHEME:REST``; ``SCHEMES`` lists them.
-    device, dtype, batch_bytes, keys : see ``EngineOptions``.
+    device, dtype, batch_bytes : see ``EngineOptions``.
 
     Raises
     ------
@@ -150,7 +160,7 @@ def open_engine(
     if scheme not in SCHEMES:
         known = ", ".join(entry.example for entry in SCHEMES.values())
         raise UserError(f"there is no model {spec!r}; a model is one of {known}, or replay:FILE.")
-    return SCHEMES[scheme].open(rest, EngineOptions(device, dtype, batch_bytes, keys))
+    return SCHEMES[scheme].open(rest, EngineOptions(device, dtype, batch_bytes))
 
 
 def engine_of(model: Any, tokenizer: Any, *, batch_bytes: int | None = None) -> Engine:

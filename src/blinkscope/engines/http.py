@@ -13,14 +13,14 @@ import asyncio
 import hashlib
 import queue
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
-from blinkscope.engines.places import LISTED, is_settled, score_of, to_list
+from blinkscope.engines.places import LISTED, is_settled, score_path, to_list
 from blinkscope.engines.requests import SEEDS, Group, before_question, completion, grouped, is_over, said, up_to_its_end
 from blinkscope.engines.returned import Returned, law_of
 from blinkscope.engines.rows import Rules
@@ -47,12 +47,9 @@ _GREEDY = Sampling(temperature=0)
 _RAW = Sampling()
 
 
-def open_http(spec: str, keys: Mapping[str, str] | None = None) -> HttpEngine:
-    """The engine of the servers that ``--model SPEC`` names; their first answers say what they are.
-
-    keys : by host; those that this process finds where None.
-    """
-    servers = read_servers(spec, keys)
+def open_http(spec: str) -> HttpEngine:
+    """The engine of the servers that ``--model SPEC`` names; their first answers say what they are."""
+    servers = read_servers(spec)
     pool = Pool(servers)
     dialect, facts = meet(pool)
     if isinstance(dialect, Completions):
@@ -73,9 +70,6 @@ class HttpEngine:
     pool : the servers, all with the same model.
     text : how words become ids; the server's own tokenizer, or one on this side.
     """
-
-    items_at_once = 4
-    """Items of a study that may be worked on side by side, so that one that ends a round leaves no server idle."""
 
     def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: Words) -> None:
         self._pool, self._dialect, self._facts, self._text = pool, dialect, facts, text
@@ -118,7 +112,7 @@ class HttpEngine:
         self._window.check(len(path.context.ids) + len(path.tokens))
         places = self._pool.run(self._places(path, sampling))
         drifted = (DRIFTED,) if path in self._drifted else ()
-        return score_of(places, path.tokens, sampling, self._facts.vocabulary, drifted)
+        return score_path(places, path.tokens, sampling, self._facts.vocabulary, drifted)
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
         rules = Rules(sampling, seed, frozenset(self._text.ends), self.decode)

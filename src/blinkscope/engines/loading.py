@@ -14,6 +14,7 @@ import huggingface_hub
 import torch
 import transformers
 
+from blinkscope.engines.weights import need_safetensors
 from blinkscope.errors import EngineError, UserError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,11 +69,7 @@ def load(source: str, placement: Placement) -> Loaded:
             raise UserError(f"there is no file {source}.")
         return _read(str(path.parent), placement, gguf_file=path.name, local_files_only=True)
     if path.is_dir():
-        if not any(path.glob("*.safetensors")):
-            raise UserError(
-                f"the folder {source} holds no .safetensors file; other weights are refused, because loading them "
-                "can run code that comes with them."
-            )
+        need_safetensors(path)
         return _read(str(path), placement, use_safetensors=True, local_files_only=True)
     if not _HUB_NAME.fullmatch(source):
         raise UserError(f"there is no folder {source}.")

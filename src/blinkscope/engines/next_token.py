@@ -8,9 +8,9 @@ that they do not settle are looked at again with more logits, and at last with a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
 from blinkscope.engines.token_score import UNLISTED, TokenScore, token_score
@@ -18,7 +18,36 @@ from blinkscope.errors import EngineError
 from blinkscope.language.sampling import NextTokenLaw, Sampling, inverse_cdf, next_token_law
 
 LENGTHS = (256, 4096)  # numbers of logits to look at before all of them
-_CACHED = 2**18  # numbers that stay in a processor's cache
+
+
+class Logits(Protocol):
+    """A model's raw logits of several rows, wherever they are kept.
+
+    shape: (rows, vocabulary).
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def of(self, rows: Int[np.ndarray, " picked"]) -> Logits:
+        """Those of some rows."""
+        ...
+
+    def largest(self, length: int) -> Largest:
+        """The ``length`` largest of each row, in descending order. Where the first is not finite, so is its value."""
+        ...
+
+    def log_normalizer(self, largest: Float[np.ndarray, " rows"], temperature: float) -> Float[np.ndarray, " rows"]:
+        """logsumexp(logits / temperature) of each row, given its largest logit, in double precision."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Largest:
+    """The largest logits of each row, in descending order."""
+
+    ids: Int[np.ndarray, "rows k"]
+    values: Float[np.ndarray, "rows k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,40 +58,23 @@ class ListedLaw:
     law: NextTokenLaw
 
 
-def lengths(logits: torch.Tensor, sampling: Sampling) -> tuple[int, ...]:
+def lengths(vocabulary: int, sampling: Sampling) -> tuple[int, ...]:
     """How many logits of each row to look at, one number after the other; the last one is all."""
-    vocabulary = logits.shape[1]
     first = (1,) if sampling.temperature == 0 else tuple(max(length, sampling.top_k + 1) for length in LENGTHS)
     return (*(length for length in first if length < vocabulary), vocabulary)
 
 
-def listed_law(logits: torch.Tensor, sampling: Sampling, length: int) -> ListedLaw:
-    """The law as far as the ``length`` largest logits of each row tell it; ``logits`` have shape (rows, vocabulary)."""
-    logits = logits.float()
+def listed_law(logits: Logits, sampling: Sampling, length: int) -> ListedLaw:
+    """The law as far as the ``length`` largest logits of each row tell it."""
     vocabulary = logits.shape[1]
-    if length < vocabulary:
-        values, ids = torch.topk(logits, length, dim=1)
-    else:
-        values, ids = torch.sort(logits, dim=1, descending=True)
-    if not bool(torch.isfinite(values[:, 0]).all()):
+    largest = logits.largest(length)
+    if not np.isfinite(largest.values[:, 0]).all():
         raise EngineError("the model returned logits that are not finite; try --dtype float32.")
     normalizer = None
     if length < vocabulary and sampling.temperature > 0:
-        normalizer = _log_normalizer(logits, values[:, :1], sampling.temperature).cpu().numpy()
-    law = next_token_law(values.double().cpu().numpy(), sampling, vocabulary=vocabulary, log_normalizer=normalizer)
-    return ListedLaw(ids.cpu().numpy(), law)
-
-
-def _log_normalizer(logits: torch.Tensor, largest: torch.Tensor, temperature: float) -> torch.Tensor:
-    """logsumexp(logits / temperature) of each row, given its largest logit, in double precision."""
-    # A few rows at a time on a CPU: what is in between then stays in its cache, and no large memory is asked for.
-    rows = max(1, _CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    # Relative to the largest, so that the logarithm is small and single precision is enough for it.
-    above = [
-        torch.logsumexp((block - top) / temperature, dim=1)
-        for block, top in zip(logits.split(rows), largest.split(rows), strict=True)
-    ]
-    return largest[:, 0].double() / temperature + torch.cat(above).double()
+        normalizer = logits.log_normalizer(largest.values[:, 0], sampling.temperature)
+    law = next_token_law(largest.values, sampling, vocabulary=vocabulary, log_normalizer=normalizer)
+    return ListedLaw(largest.ids, law)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +85,12 @@ class Drawn:
     p: Float[np.ndarray, " rows"]
 
 
-def draw(logits: torch.Tensor, sampling: Sampling, u: Float[np.ndarray, " rows"]) -> Drawn:
-    """One token for each row of ``logits`` (rows, vocabulary), by inversion of its uniform."""
+def draw(logits: Logits, sampling: Sampling, u: Float[np.ndarray, " rows"]) -> Drawn:
+    """One token for each row of ``logits``, by inversion of its uniform."""
     drawn = Drawn(np.zeros(len(u), dtype=np.int64), np.zeros(len(u)))
     rest = np.arange(len(u))
-    for length in lengths(logits, sampling):
-        some = logits if len(rest) == len(u) else logits[torch.as_tensor(rest, device=logits.device)]
+    for length in lengths(logits.shape[1], sampling):
+        some = logits if len(rest) == len(u) else logits.of(rest)
         listed = listed_law(some, sampling, length)
         columns = inverse_cdf(listed.law, u[rest])
         settled = np.flatnonzero((listed.law.listed > 0) & (columns < length))
@@ -90,9 +102,9 @@ def draw(logits: torch.Tensor, sampling: Sampling, u: Float[np.ndarray, " rows"]
     return drawn
 
 
-def score_tokens(logits: torch.Tensor, sampling: Sampling, tokens: Int[np.ndarray, " rows"]) -> list[TokenScore]:
-    """How probable each token was under its row of ``logits`` (rows, vocabulary), and what else could have stood."""
-    first, *more = lengths(logits, sampling)
+def score_tokens(logits: Logits, sampling: Sampling, tokens: Int[np.ndarray, " rows"]) -> list[TokenScore]:
+    """How probable each token was under its row of ``logits``, and what else could have stood."""
+    first, *more = lengths(logits.shape[1], sampling)
     listed = listed_law(logits, sampling, first)
     scores = []
     for row, token in enumerate(tokens):
@@ -101,7 +113,7 @@ def score_tokens(logits: torch.Tensor, sampling: Sampling, tokens: Int[np.ndarra
             if _settles(law, at, int(token), sampling):
                 break
             # One row at a time: without truncation its law names a good part of the vocabulary.
-            at, law = 0, listed_law(logits[row : row + 1], sampling, length)
+            at, law = 0, listed_law(logits.of(np.array([row])), sampling, length)
         scores.append(token_score(law.ids[at], law.law.p[at], int(token), sampling))
     return scores
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from blinkscope.engines.returned import Returned, ReturnedLaw, law_of
-from blinkscope.engines.token_score import token_score
+from blinkscope.engines.token_score import score_of, token_score
 from blinkscope.language.engine import Score
 from blinkscope.language.sampling import Sampling
 
@@ -34,7 +32,7 @@ def is_settled(place: Returned, token: int, sampling: Sampling, vocabulary: int 
     return token in law.ids and law.unlisted <= UNLISTED and law.error <= UNLISTED
 
 
-def score_of(
+def score_path(
     places: Sequence[Returned], tokens: Sequence[int], sampling: Sampling, vocabulary: int | None, notes: Sequence[str]
 ) -> Score:
     """The score of a path's tokens. ``notes`` are put after those on what is only bounded."""
@@ -43,12 +41,7 @@ def score_of(
         token_score(law.ids, law.p, token, sampling, unlisted=law.unlisted)
         for law, token in zip(laws, tokens, strict=True)
     ]
-    return Score(
-        np.array([score.p for score in scores]),
-        np.array([score.off_path for score in scores]),
-        tuple(score.alternatives for score in scores),
-        (*_bounded(laws, tokens), *notes),
-    )
+    return score_of(scores, (*_bounded(laws, tokens), *notes))
 
 
 def _bounded(laws: Sequence[ReturnedLaw], tokens: Sequence[int]) -> tuple[str, ...]:

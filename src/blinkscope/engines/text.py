@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -130,12 +130,19 @@ class Text:
             ids = ids[1:]
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def marks(self, context: Context) -> tuple[str, ...]:
-        """The special tokens that a user's own words spell, and that the tokenizer therefore reads as marks."""
+    def remarks(self, context: Context, not_followed: Mapping[str, Any]) -> tuple[str, ...]:
+        """Sentences about special tokens that a user's own words spell, and about a model's settings.
+
+        not_followed: settings of the model that change the next-token law in ways that ``Sampling`` does not know.
+        """
         ids = [id_ for message in context.messages for id_ in self._ids(message.content)] + self._ids(context.prefill)
-        return tuple(
-            str(self.tokenizer.convert_ids_to_tokens(id_)) for id_ in dict.fromkeys(ids) if id_ in self.special
-        )
+        marks = [str(self.tokenizer.convert_ids_to_tokens(id_)) for id_ in dict.fromkeys(ids) if id_ in self.special]
+        remarks = []
+        if marks:
+            remarks.append(f"the prompt spells {', '.join(marks)}, which the tokenizer reads as marks, not as text.")
+        if settings := [f"{name}={value}" for name, value in not_followed.items()]:
+            remarks.append(f"the model's generation config asks for {', '.join(settings)}, which is not followed.")
+        return tuple(remarks)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)

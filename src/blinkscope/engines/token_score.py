@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from blinkscope.language.engine import Alternatives
+from blinkscope.language.engine import Alternatives, Score
 from blinkscope.language.sampling import Sampling
 
 UNLISTED = 1e-6  # probability that may be left out where the sampler can say any token of the vocabulary
@@ -46,3 +47,13 @@ def token_score(
     # Where the filter leaves a finite list, the sum is exactly what is listed, and exactly 0 where nothing is.
     off_path = float(p[others].sum()) + unlisted if sampling.truncates else 1 - path_p
     return TokenScore(path_p, off_path, alternatives)
+
+
+def score_of(scores: Sequence[TokenScore], notes: tuple[str, ...] = ()) -> Score:
+    """The score of a path from those of its tokens."""
+    return Score(
+        np.array([score.p for score in scores]),
+        np.array([score.off_path for score in scores]),
+        tuple(score.alternatives for score in scores),
+        notes,
+    )

@@ -14,12 +14,14 @@ from jaxtyping import Float
 from transformers.cache_utils import DynamicCache
 
 from blinkscope.engines import reading
-from blinkscope.engines.continuous_batch import Model, write
+from blinkscope.engines.continuous_batch import in_order, write
 from blinkscope.engines.key_values import ROOM, KeyValues, can_slice
 from blinkscope.engines.next_token import score_tokens
+from blinkscope.engines.row_decoder import RowDecoder
 from blinkscope.engines.rows import Rules
 from blinkscope.engines.text import Text
-from blinkscope.engines.token_score import TokenScore
+from blinkscope.engines.token_score import TokenScore, score_of
+from blinkscope.engines.torch_logits import TorchLogits
 from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.errors import EngineError, UserError
 from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
@@ -118,12 +120,7 @@ class TransformersEngine:
         return self._text.spell(context)
 
     def remarks(self, context: Context) -> tuple[str, ...]:
-        remarks = []
-        if marks := self._text.marks(context):
-            remarks.append(f"the prompt spells {', '.join(marks)}, which the tokenizer reads as marks, not as text.")
-        if settings := _not_followed(self._model):
-            remarks.append(f"the model's generation config asks for {', '.join(settings)}, which is not followed.")
-        return tuple(remarks)
+        return self._text.remarks(context, _not_followed(self._model))
 
     def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
         return self._text.follow_up(path.context, question)
@@ -131,26 +128,17 @@ class TransformersEngine:
     def score(self, path: Path, sampling: Sampling) -> Score:
         self._window.check(len(path.context.ids) + len(path.tokens))
         with _machine_errors():
-            scores = self._pass_over(path, sampling)
-        return Score(
-            np.array([score.p for score in scores]),
-            np.array([score.off_path for score in scores]),
-            tuple(score.alternatives for score in scores),
-        )
+            return score_of(self._pass_over(path, sampling))
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:
-        jobs = list(jobs)
+        jobs = in_order(jobs)
         longest = max((most_tokens(job, sampling) for job in jobs), default=0)
         self._window.check(longest)
-        # Path by path, so that each one's keys and values are needed once; and within a path those first that have
-        # the most still to write, so that few are left at the end.
-        first_seen = {path: i for i, path in enumerate(dict.fromkeys(job.path for job in jobs))}
-        jobs.sort(key=lambda job: (first_seen[job.path], job.kept))
         if jobs:
             rules = Rules(sampling, seed, self._end_of_turn, self.decode)
             with _machine_errors():
                 capacity = min(self._row_limit(jobs[0].path, longest), len(jobs))
-                for row in write(jobs, rules, Model(self._model, self._prefix, self._model.device), capacity):
+                for row in write(jobs, rules, RowDecoder(self._model, self._prefix, capacity), capacity):
                     yield row.completion()
 
     @property
@@ -205,7 +193,7 @@ class TransformersEngine:
             logits = reading.forward(self._model, ids[start:stop], start, cache, logits_to_keep=kept).logits[0]
             if scored and sampling is not None:
                 tokens = np.array(path.tokens[scored.start + 1 - first : scored.stop + 1 - first])
-                scores += score_tokens(logits[: len(tokens)], sampling, tokens)
+                scores += score_tokens(TorchLogits(logits[: len(tokens)]), sampling, tokens)
         self._keep(path, KeyValues.of(cache))
         return scores
 
@@ -245,10 +233,10 @@ def _generation_settings(model: Any) -> Sampling:
     )
 
 
-def _not_followed(model: Any) -> list[str]:
+def _not_followed(model: Any) -> dict[str, Any]:
     """Settings of the generation config that change the next-token law in ways that ``Sampling`` does not know."""
     settings = {name: getattr(model.generation_config, name, None) for name in _NOT_FOLLOWED}
-    return [f"{name}={value}" for name, value in settings.items() if value not in (None, _NOT_FOLLOWED[name])]
+    return {name: value for name, value in settings.items() if value not in (None, _NOT_FOLLOWED[name])}
 
 
 def _free_bytes(device: torch.device) -> int:

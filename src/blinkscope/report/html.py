@@ -78,9 +78,12 @@ def check_target(path: str | Path) -> Path:
 
     Raises
     ------
-    UserError : the folder does not exist, or the file that stands there is no page: a run file, say, or a script.
+    UserError : the folder does not exist, the name is a run file's, or the file that stands there is no page: a script,
+        say.
     """
     path = Path(path)
+    if path.suffix == ".db":
+        raise UserError(f"{path} is a run file's name; a report is a page, so give it a name such as report.html.")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} for the report; make it, or choose another place.")
     if path.is_dir():

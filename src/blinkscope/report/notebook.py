@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from blinkscope.estimate.trace import Trace
-from blinkscope.report import pictures, summary
+from blinkscope.report import pictures, summary, trees
 from blinkscope.report.text import shortened, visible
 from blinkscope.window import TokenWindow
 
@@ -54,6 +54,7 @@ def _picture(trace: Trace) -> list[str]:
         _element("div", pictures.METHODS[trace.kind], QUIET),
         _table(pictures.headings(trace), pictures.levels(trace)),
         _element("div", pictures.finding(trace), STRONG),
+        _element("div", trees.narrowing(trace)),
         _element("div", f"{pictures.cost(trace)} {pictures.reached(trace)}", QUIET),
     ]
 

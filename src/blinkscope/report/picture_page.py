@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from blinkscope.diffusion.record import LARGEST_THUMBNAIL, thumbnail
 from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER
-from blinkscope.report import pictures
+from blinkscope.report import pictures, trees
 
 SCRIPTS = (
     "vendor/uPlot.iife.min.js",
     "vendor/htm-preact.standalone.umd.js",
     "assets/common.js",
+    "assets/tree.js",
     "assets/picture.js",
 )
 SHOWN = 16  # finished pictures of a level
@@ -36,6 +38,9 @@ def picture_data(trace: Trace) -> dict[str, Any]:
         "method": pictures.METHODS[trace.kind],
         "target": {"delta": target.delta, "max_width": target.max_width, "level": target.level, "ends": target.ends},
         "levels": _levels(trace),
+        "tree": asdict(trees.picture_tree(trace)),
+        "stages": [asdict(stage) for stage in trees.stages(trace)],
+        "open": trees.OPEN,
     }
 
 

@@ -34,9 +34,12 @@ class Display(Protocol):
 
 @contextmanager
 def progress_display(
-    file: TextIO, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+    file: TextIO, *, quiet: bool = False, currency: str = "tokens", clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Display]:
-    """A display on ``file`` (stderr) that suits it: moving on a terminal, sparse lines elsewhere, none if ``quiet``."""
+    """A display on ``file`` (stderr) that suits it: moving on a terminal, sparse lines elsewhere, none if ``quiet``.
+
+    currency: what a draw costs.
+    """
     if quiet:
         yield Silent()
         return
@@ -44,7 +47,7 @@ def progress_display(
 
     console = Console(file=file, markup=False, highlight=False, emoji=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        yield Lines(file, clock)
+        yield Lines(file, currency, clock)
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -55,7 +58,7 @@ def progress_display(
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield Moving(bar)
+        yield Moving(bar, currency)
 
 
 @final
@@ -71,8 +74,9 @@ class Silent:
 class Lines:
     """Plain lines, ever more seldom."""
 
-    def __init__(self, file: TextIO, clock: Callable[[], float]) -> None:
+    def __init__(self, file: TextIO, currency: str, clock: Callable[[], float]) -> None:
         self._file = file
+        self._currency = currency
         self._clock = clock
         self._wait = FIRST_WAIT
         self._next = clock() + FIRST_WAIT
@@ -82,9 +86,8 @@ class Lines:
 
     def update(self, progress: Progress | Whole) -> None:
         now = self._clock()
-        over = isinstance(progress, Whole) and progress.finished == progress.items
-        if now >= self._next or over:
-            print(standing(progress), file=self._file, flush=True)
+        if now >= self._next:
+            print(standing(progress, self._currency), file=self._file, flush=True)
             self._wait = min(2 * self._wait, LONGEST_WAIT)
             self._next = now + self._wait
 
@@ -93,8 +96,9 @@ class Lines:
 class Moving:
     """A bar that fills as the squared error comes down, which is about in step with the cost."""
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: Bar, currency: str) -> None:
         self._bar = bar
+        self._currency = currency
         self._task = bar.add_task("", total=None)
         self._filled = 0.0
 
@@ -103,7 +107,7 @@ class Moving:
 
     def update(self, progress: Progress | Whole) -> None:
         self._filled = max(self._filled, filled(progress))
-        self._bar.update(self._task, description=standing(progress), total=1.0, completed=self._filled)
+        self._bar.update(self._task, description=standing(progress, self._currency), total=1.0, completed=self._filled)
 
 
 def filled(progress: Progress | Whole) -> float:
@@ -115,8 +119,8 @@ def filled(progress: Progress | Whole) -> float:
     return 1.0 if progress.error <= progress.asked else (progress.asked / progress.error) ** 2
 
 
-def standing(progress: Progress | Whole) -> str:
-    """Rounds, continuations, tokens and error, or items and what they cost, in a line that fits 80 columns."""
+def standing(progress: Progress | Whole, currency: str = "tokens") -> str:
+    """Rounds, continuations, cost and error, or items and what they cost, in a line that fits 80 columns."""
     if isinstance(progress, Whole):
         return (
             f"{progress.finished:,} of {progress.items:,} items, {progress.at_work} at work by {progress.workers}: "
@@ -125,5 +129,5 @@ def standing(progress: Progress | Whole) -> str:
     error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
     return (
         f"round {progress.round + 1}: {progress.continuations:,} continuations, "
-        f"{progress.generated_tokens:,.0f} tokens, {error}asked {progress.asked:g}"
+        f"{progress.generated_tokens:,.0f} {currency}, {error}asked {progress.asked:g}"
     )

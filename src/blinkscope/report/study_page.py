@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from blinkscope.report.charts import Chart, charts
 from blinkscope.report.html import data_block, page
+from blinkscope.report.trees import study_tree
 
 if TYPE_CHECKING:
     from blinkscope.studies.comparison import Comparison
     from blinkscope.studies.study import StudyResult
     from blinkscope.studies.transcripts import Transcript
 
-SCRIPTS = ("vendor/htm-preact.standalone.umd.js", "assets/common.js", "assets/study.js")
+SCRIPTS = ("vendor/htm-preact.standalone.umd.js", "assets/common.js", "assets/tree.js", "assets/study.js")
 STYLES = ("assets/report.css", "assets/study.css")
 LONGEST_TABLE = 3000
 """Rows of a table in the page; ``--tables`` writes them all."""
@@ -44,6 +45,7 @@ def study_data(result: StudyResult, comparison: Comparison | None = None) -> dic
         "failed": [{"item": item, "kind": kind, "reason": why} for item, (kind, why) in result.failed.items()],
         "settings": _flat(result.spec) | _flat(asdict(result.target), "target."),
         "charts": [[_chart(chart) for chart in row] for row in charts(result)],
+        "tree": None if (tree := study_tree(result)) is None else asdict(tree),
         "tables": [_table(name, rows) for name, rows in tables.items()],
         "texts": texts,
         "texts_left_out": len(result.findings.transcripts) - len(texts),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from blinkscope.estimate.trace import Trace
-from blinkscope.report import pictures, summary
+from blinkscope.report import pictures, summary, trees
 from blinkscope.report.text import shortened, visible
 from blinkscope.window import TokenWindow
 
@@ -86,6 +86,7 @@ def _picture_parts(trace: Trace) -> list[RenderableType]:
         Text(pictures.METHODS[trace.kind], style="dim"),
         _levels(trace),
         Text(pictures.finding(trace), style="bold"),
+        Text(visible(trees.narrowing(trace), keep="")),
         Text(),
         Text(pictures.cost(trace)),
         Text(pictures.reached(trace)),

@@ -1,7 +1,7 @@
 """Fill-in-the-blank forms: the label of a reply that fills one in, and the law of a model that is held to its options.
 
-A form is numbered lines of which each offers some options; a reply is read line by line, so an option that stands
-inside another word, or another option's first letters, cannot be mistaken for it.
+A form is numbered lines of which each offers some options, alone or in a sentence; a reply is read line by line, so an
+option that stands inside another word, or another option's first letters, cannot be mistaken for it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,59 @@ from blinkscope.errors import UserError
 from blinkscope.feature import Reply
 
 JOINED = " / "
+_NUMBERED = r"(?m)^[ \t]*(\d+)[.)][ \t]*"
+_CHOICE = r"\(([^()\n]*/[^()\n]*)\)"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a form: what its sentence says before and after the choice, and the options."""
+
+    before: str
+    options: tuple[str, ...]
+    after: str
+
+    @classmethod
+    def of(cls, blank: str) -> Line:
+        """The line that ``Pirate/Ninja`` or ``The (Pirate/Ninja) jumped.`` spells."""
+        parts = re.split(_CHOICE, blank) if "(" in blank else ["", blank, ""]
+        if len(parts) != 3:
+            raise UserError(
+                f"the blank {blank!r} must offer one choice in parentheses, as in: The (Pirate/Ninja) is here."
+            )
+        before, choice, after = parts
+        options = tuple(option.strip() for option in choice.split("/"))
+        if len(options) < 2 or not all(options) or len({o.casefold() for o in options}) < len(options):
+            raise UserError(f"the blank {blank!r} must offer at least two different options, with / between them.")
+        return cls(before.lstrip(), options, after.rstrip())
+
+    @property
+    def shown(self) -> str:
+        """The line as a prompt shows it."""
+        return f"{self.before}({'/'.join(self.options)}){self.after}"
+
+    def filled(self, option: str) -> str:
+        return f"{self.before}{option}{self.after}"
+
+    def option(self, said: str) -> str | None:
+        """The option that a filled line holds after the words before it, as whole words; the longest that fits."""
+        start, text = " ".join(self.before.split()).casefold(), " ".join(said.split()).casefold()
+        if not text.startswith(start):
+            return None
+        text = text[len(start) :]
+        if self.before.endswith((" ", "\t")) and text[:1].isalnum():
+            return None  # the last word before the choice goes on
+        text = text.lstrip(" ([*\"'")
+        for option in sorted(self.options, key=len, reverse=True):
+            rest = text[len(option) :]
+            if text.startswith(option.casefold()) and not (rest[:1].isalnum() or rest[:1] in ("_", "-", "/")):
+                return option
+        return None
 
 
 @dataclass(frozen=True)
 class Form:
-    """The lines of a form, each with its options, ``Pirate/Ninja``."""
+    """The lines of a form, each with its options: ``Pirate/Ninja``, or in a sentence ``The (Pirate/Ninja) jumped.``."""
 
     blanks: tuple[str, ...]
 
@@ -33,13 +81,15 @@ class Form:
             raise UserError(
                 "a form without blanks has nothing to fill in; give at least one, for instance Pirate/Ninja."
             )
-        for blank, options in zip(self.blanks, self.options, strict=True):
-            if len(options) < 2 or not all(options) or len({o.casefold() for o in options}) < len(options):
-                raise UserError(f"the blank {blank!r} must offer at least two different options, with / between them.")
+        self.parts  # noqa: B018  # refuses what there is not
 
     @cached_property
+    def parts(self) -> tuple[Line, ...]:
+        return tuple(Line.of(blank) for blank in self.blanks)
+
+    @property
     def options(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(option.strip() for option in blank.split("/")) for blank in self.blanks)
+        return tuple(line.options for line in self.parts)
 
     @property
     def name(self) -> str:
@@ -48,7 +98,7 @@ class Form:
     @property
     def lines(self) -> str:
         """The form as a prompt shows it."""
-        return "\n".join(f"{i}. ({'/'.join(options)})" for i, options in enumerate(self.options, 1))
+        return "\n".join(f"{i}. {line.shown}" for i, line in enumerate(self.parts, 1))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -60,43 +110,37 @@ class Form:
 
     def filled(self, choice: Sequence[str]) -> str:
         """The reply that fills the form in, after the prefilled ``1.``."""
-        return "".join(f"\n{i}. {word}" if i > 1 else f" {word}" for i, word in enumerate(choice, 1))
+        lines = [line.filled(word) for line, word in zip(self.parts, choice, strict=True)]
+        return "".join(f"\n{i}. {line}" if i > 1 else f" {line}" for i, line in enumerate(lines, 1))
 
     def label(self, sample: Reply) -> str | None:
         """The tuple of choices; None unless every line holds one of its options, and nothing that goes on with it."""
         found = []
-        for number, options in enumerate(self.options, 1):
-            line = re.search(rf"(?m)^[ \t]*{number}[.)][ \t]*([^\n]*)", sample.text)
-            said = "" if line is None else line.group(1)
-            last = line is not None and line.end() == len(sample.text)
-            option = _option(said, options)
-            if option is None or (last and not sample.finished and said.strip().casefold() == option.casefold()):
+        for number, line in enumerate(self.parts, 1):
+            match = re.search(rf"(?m)^[ \t]*{number}[.)][ \t]*([^\n]*)", sample.text)
+            said = "" if match is None else match.group(1)
+            last = match is not None and match.end() == len(sample.text)
+            option = line.option(said)
+            if option is None or (last and not sample.finished and said.casefold().endswith(option.casefold())):
                 return None  # a cut reply may have gone on inside its last word
             found.append(option)
         return JOINED.join(found)
 
 
 def form_of(prompt: str) -> Form:
-    """The form in a prompt: its lines ``1. (Pirate/Ninja)``, numbered from 1 on, each with any number of options.
+    """The form in a prompt: its lines ``1. (Pirate/Ninja)`` or ``1. The (Pirate/Ninja) jumped.``.
+
+    They are numbered from 1 on, each with any number of options.
 
     Raises
     ------
     UserError : there is no such line, or their numbers are not 1, 2, 3 ...
     """
-    found = re.findall(r"(?m)^[ \t]*(\d+)[.)][ \t]*\(([^()\n]*/[^()\n]*)\)[ \t]*$", prompt)
-    if [number for number, _ in found] != [str(i) for i in range(1, len(found) + 1)] or not found:
+    found = re.findall(rf"{_NUMBERED}([^()\n]*{_CHOICE}[^()\n]*)$", prompt)
+    numbers, lines = [number for number, *_ in found], [line.strip() for _, line, _ in found]
+    if numbers != [str(i) for i in range(1, len(found) + 1)] or not found:
         raise UserError("the prompt holds no form; its lines are 1. (Pirate/Ninja), 2. (Sea/Moon) and so on.")
-    return Form(tuple(options for _, options in found))
-
-
-def _option(said: str, options: Sequence[str]) -> str | None:
-    """The option that a line begins with, as whole words; the longest where one begins with another."""
-    text = said.strip().lstrip("([*\"'").casefold()
-    for option in sorted(options, key=len, reverse=True):
-        rest = text[len(option) :]
-        if text.startswith(option.casefold()) and not (rest[:1].isalnum() or rest[:1] in ("_", "-", "/")):
-            return option
-    return None
+    return Form(tuple(line.strip("()") if line[0] == "(" and line[-1] == ")" else line for line in lines))
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,8 @@ ASK = {
     "math": "What is the single, most likely answer, simplified? Reply in the form: The answer is $FORMULA$.",
     "reasoning-gym": "What is the single, most likely answer? Reply in the form: The answer is ANSWER",
 }
+THINK_TOKENS = 160
+"""Cap of a generation where neither the spec nor a log says another one."""
 ANSWER_TOKENS = 32
 """Cap of an answer to the follow-up turn."""
 POINTS = 21
@@ -52,7 +54,8 @@ class CotSpec:
     data: see ``question_items``. items: questions of each; samples: generations of each question. score: which samples
     of a log of Inspect are taken. ask: elicit the answer by a follow-up turn. direct: also ask for the answer after
     every token, instead of continuing ([LKC25], Figure 11). method, fractions, resamples: as with ``locate``.
-    temperatures: the study is done at each; none takes the one of ``asking``.
+    temperatures: the study is done at each; none takes the one of ``asking``. asking: its system prompt is for
+    questions; a log brings the conversation with its own. What it does not say about sampling is as a log recorded it.
     """
 
     data: tuple[str, ...] = ("everyday",)
@@ -65,15 +68,18 @@ class CotSpec:
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     resamples: int = 100
     temperatures: tuple[float, ...] = ()
-    asking: Asking = field(default_factory=lambda: Asking(system=SYSTEM, max_new_tokens=160))
+    asking: Asking = field(default_factory=lambda: Asking(system=SYSTEM))
     target: Target = field(default_factory=lambda: Target(error=0.15))
 
     def __post_init__(self) -> None:
         self.options  # noqa: B018  # refuses what there is not
         if self.items < 1 or self.samples < 1:
             raise UserError(f"items and samples are {self.items} and {self.samples}; each must be at least 1.")
-        if self.score is not None and not any(source.endswith(".eval") for source in self.data):
+        logs = [source.endswith(".eval") for source in self.data]
+        if self.score is not None and not any(logs):
             raise UserError(f"score is {self.score!r}, which picks samples of a log; the data names no FILE.eval.")
+        if logs and all(logs) and self.asking.system not in (None, SYSTEM):
+            raise UserError("a system prompt is given, but a log brings the conversation with its own; leave it out.")
 
     @property
     def options(self) -> MethodOptions:
@@ -103,10 +109,11 @@ def looked_into(desk: Desk) -> tuple[Question, Trace]:
 def _question(desk: Desk) -> Question:
     """What an item asks: a question with a request to think, or a recorded conversation with its own settings."""
     spec: CotSpec = desk.spec
-    content = desk.item.content
+    content, asked = desk.item.content, spec.asking.sampling
     grading = str(content["grading"])
     log: Any = content.get("log")
-    changes: dict[str, Any] = dict(log["sampling"]) if log else {}
+    recorded: dict[str, Any] = {"max_new_tokens": THINK_TOKENS, **(log["sampling"] if log else {})}
+    changes = {name: value for name, value in recorded.items() if name not in asked}  # what was asked for comes first
     if "stop" in changes:
         changes["stop"] = tuple(changes["stop"])
     if "temperature" in content:

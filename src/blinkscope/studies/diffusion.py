@@ -17,8 +17,7 @@ from typing import Any
 
 from blinkscope.critical import check_eps, first_time, last_time
 from blinkscope.diffusion.guidance import GuidanceInterval
-from blinkscope.diffusion.models import PictureModel
-from blinkscope.diffusion.pictures import experiment, source_of
+from blinkscope.diffusion.pictures import PictureModel, experiment, source_of
 from blinkscope.diffusion.record import PictureRecord
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON, Order
@@ -90,23 +89,19 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     """A fresh sample, and its trajectory's states denoised as often as the target asks for."""
     spec: DiffusionSpec = desk.spec
     model: PictureModel = desk.engine
-    sampler, label = model.sampler, model.label
-    assert label is not None
+    sampler = model.sampler
     document = desk.keeper.document(DOCUMENT)
     if document is None:
         kept = places(sampler.steps, spec.levels)
         record = experiment(
-            sampler,
-            label,
+            model,
             method="clone",
             seed=spec.asking.seed,
             labels=spec.labels,
             times=[float(sampler.times[sampler.steps - position]) for position in kept],
             settings={"model": model.name, "feature": spec.feature or OWN_LABELS, "image": None},
-            autoencoder=model.autoencoder,
-            notes=model.notes,
             generation=desk.keeper.generation,
-        ).record
+        )
         desk.keeper.put_document(DOCUMENT, record.to_json())
     else:
         record = PictureRecord.from_json(document)
@@ -115,7 +110,7 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     halves = ((count + 1) // 2, count // 2)
     orders = [Order(place, half, 0, halves[half]) for place in record.positions for half in (0, 1)]
     draws = dict(desk.keeper.known)
-    for draw in desk.stopwatch.over(source_of(record, sampler, label, model.autoencoder).draw(orders, 0, draws.keys())):
+    for draw in desk.stopwatch.over(source_of(record, model).draw(orders, 0, draws.keys())):
         desk.keeper.add(draw)
         draws[draw.stratum, draw.replicate] = draw
     counts = [dict(Counter(draws[place, i].label for i in range(count))) for place in record.positions]

@@ -32,18 +32,28 @@ MATH_SUBJECTS = (
 )
 
 EVERYDAY = (
-    ("How many days are in two weeks?", "14"),
     ("How many days are in a week?", "7"),
-    ("How many legs does a spider have?", "8"),
-    ("Tom has 3 apples and gets 2 more. How many apples does he have?", "5"),
     ("How many eggs are in a dozen?", "12"),
-    ("How many minutes are in half an hour?", "30"),
-    ("How many legs do three cats have together?", "12"),
-    ("Ann has 10 coins and gives away 4. How many coins are left?", "6"),
-    ("How many hours are in two days?", "48"),
+    ("How many months are in a year?", "12"),
+    ("How many minutes are in an hour?", "60"),
+    ("How many hours are in a day?", "24"),
+    ("How many letters does the English alphabet have?", "26"),
+    ("In which year did the Second World War end?", "1945"),
+    ("In which year did people first walk on the Moon?", "1969"),
     ("How many sides does a triangle have?", "3"),
+    ("How many legs does a spider have?", "8"),
+    ("How many days are in two weeks?", "14"),
+    ("How many minutes are in half an hour?", "30"),
+    ("How many hours are in two days?", "48"),
+    ("How many planets go around the Sun?", "8"),
+    ("How many centimetres are in a metre?", "100"),
+    ("How many legs do three cats have together?", "12"),
+    ("Tom has 3 apples and gets 2 more. How many apples does he have?", "5"),
+    ("Ann has 10 coins and gives away 4. How many coins are left?", "6"),
+    ("At how many degrees Celsius does water boil?", "100"),
+    ("How many wheels does a bicycle have?", "2"),
 )
-"""Questions that a very small model gets right now and then."""
+"""Easy questions; a very small model gets the first ten right now and then."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,7 @@ def question_items(
     Raises
     ------
     UserError : there is no such data. A row without what it needs is an item that fails.
-    EngineError : the only data set cannot be reached. One of several is an item that fails.
+    EngineError : the only data set cannot be reached. One of several is a single item that says so.
     """
     if not data:
         raise UserError("no data is named; give everyday, for instance.")
@@ -172,7 +182,8 @@ def question_items(
         except EngineError as error:
             if len(data) == 1:
                 raise
-            found = [("all", str(error))]
+            items.append(StudyItem(name, {"data": name, "unreached": str(error)}))
+            continue
         for id_, question in found:
             place = "" if len(data) == 1 else f"{name} "
             content = _content(question, id_)

@@ -35,6 +35,15 @@ Now write another plan with four other words."""
 """A form with an example filled in, and without its options: a small model copies ``(Pirate/Ninja)``, or takes the
 first option nearly always."""
 
+PAPER = """Choose one word of each pair in parentheses. Write the five sentences with your words, and nothing else.
+
+1. The (Pirate/Ninja) leapt over the deck.
+2. At the shelter she chose a (Dog/Cat).
+3. The (River/Bridge) shone in the sun.
+4. The castle was guarded by a (Dragon/Knight).
+5. For supper he wanted (Pizza/Sushi)."""
+"""The paper's form: five sentences with its five two-way choices. The other words are ours."""
+
 START = "1."
 
 
@@ -42,9 +51,10 @@ START = "1."
 class StructuredSpec:
     """What ``study structured`` is asked.
 
-    blanks: the options of each line. prompt: ``{lines}`` in it stands for the lines with their options. items:
-    generations. restricted: hold every token to those that lead to one of the options; the law is then exact. step:
-    tokens between two cuts. eps: of Definition 4. labels: most tuples kept apart.
+    blanks: the options of each line, ``Pirate/Ninja``, or a sentence with them, ``The (Pirate/Ninja) leapt.`` prompt:
+    ``{lines}`` in it stands for the lines with their options. items: generations. restricted: hold every token to those
+    that lead to one of the options; the law is then exact. step: tokens between two cuts. eps: of Definition 4. labels:
+    most tuples kept apart.
     """
 
     blanks: tuple[str, ...] = ("Pirate/Knight", "Moon/Sea", "Sword/Map", "Bear/Horse")

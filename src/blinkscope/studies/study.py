@@ -24,6 +24,7 @@ from blinkscope.reread import items_of, target_of
 from blinkscope.runs.spec import Spec, digest
 from blinkscope.runs.store import Run
 from blinkscope.session import open_model, sampling_of
+from blinkscope.studies.reach import apart, begun, numbers_of, still_missing, unreached_of
 from blinkscope.studies.specs import spec_from
 from blinkscope.studies.transcripts import Transcript
 from blinkscope.studies.whole import Whole
@@ -42,6 +43,8 @@ __all__ = [
     "study_of",
 ]
 
+BESIDE = 2**31
+"""Draws that do not belong to an item's curve are a generation of their own, this far above the item's number."""
 DRAWN_BY = ("error", "continuations", "generated_tokens")
 """Fields of a target that decide what is drawn; the others only say how the draws are read."""
 
@@ -161,38 +164,46 @@ def run_study(
     UserError : the spec makes no sense, the data cannot be read, or the file is another run.
     EngineError : there is nobody left to work on the items.
     """
-    items = study.items(spec)
+    items, missing = apart(study.items(spec))
     if not items:
         raise UserError(f"study {study.name} has no items; give it at least one.")
     if len({item.id for item in items}) < len(items):
         raise UserError(f"two items of study {study.name} have the same id; ids must differ.")
     broken: dict[str, tuple[str, str]] = {}
-    with (
-        workers(study, spec, model if model is not None else spec.asking.model, engine_options or {}) as team,
-        Run.create_or_open(path, _run_spec(study, spec, items, team.facts)) as run,
-    ):
-        tasks = [
-            Task(number, len(items) + number, item)
-            for number, item in enumerate(items)
-            if outcome_of(run, number, spec.target) is None and run.document(named("failed", number)) is None
-        ]
-        for done in team.work(tasks, run, lambda task: begin(task.number, len(items), task.item.id), watch):
-            number = done.task.number
-            if not done.kind:
-                run.put_document(_name(number, spec.target), done.outcome)
-            elif done.kind == "item":  # it would fail again
-                run.put_document(named("failed", number), {"kind": done.kind, "reason": done.reason})
-            else:  # tried again the next time
-                broken[done.task.item.id] = (done.kind, done.reason)
-        if not broken:
-            run.complete("complete")
-        return result_of(study, run, spec.target, broken)
+    with workers(study, spec, model if model is not None else spec.asking.model, engine_options or {}) as team:
+        asked = _run_spec(study, spec, items, team.facts)
+        with Run.create_or_open(path, begun(path, asked, missing)) as run:
+            numbers = numbers_of(run, asked)
+            places = {numbers[item.id]: place for place, item in enumerate(items)}
+            tasks = [
+                Task(number, BESIDE + number, item)
+                for number, item in zip(places, items, strict=True)
+                if outcome_of(run, number, spec.target) is None and run.document(named("failed", number)) is None
+            ]
+            for done in team.work(tasks, run, lambda task: begin(places[task.number], len(items), task.item.id), watch):
+                number = done.task.number
+                if not done.kind:
+                    run.put_document(_name(number, spec.target), done.outcome)
+                elif done.kind == "item":  # it would fail again
+                    run.put_document(named("failed", number), {"kind": done.kind, "reason": done.reason})
+                else:  # tried again the next time
+                    broken[done.task.item.id] = (done.kind, done.reason)
+            if not broken and not missing:
+                run.complete("complete")
+            return result_of(study, run, spec.target, broken, missing)
 
 
 def result_of(
-    study: Study, run: Run, target: Target, broken: Mapping[str, tuple[str, str]] | None = None
+    study: Study,
+    run: Run,
+    target: Target,
+    broken: Mapping[str, tuple[str, str]] | None = None,
+    missing: Mapping[str, str] | None = None,
 ) -> StudyResult:
-    """What the outcomes in an open run say together."""
+    """What the outcomes in an open run say together.
+
+    broken: kind and reason of items that failed just now. missing: why data sets cannot be reached now.
+    """
     document: dict[str, Any] = dict(run.spec.identity["spec"])  # type: ignore[arg-type]
     spec: Any = spec_from({**document, "target": asdict(target)}, type(study.default))
     found: list[tuple[str, Mapping[str, Any]]] = []
@@ -204,13 +215,18 @@ def result_of(
             failed[item] = (str(failure["kind"]), str(failure["reason"]))
         elif outcome is not None:
             found.append((item, study.read(run, number, target, outcome)))
-    draws = [draw for number in range(2 * len(items)) for draw in run.draws(number).values()]
+    done = {*failed, *(item for item, _ in found)}
+    waiting = [item for item in items if item not in done]
+    lacking = still_missing(items, waiting, {**unreached_of(run), **(missing or {})})
+    failed |= {data: ("engine", why) for data, why in lacking.items()}
+    numbers = [place + number for place in (0, BESIDE) for number in range(len(items))]
+    draws = [draw for number in numbers for draw in run.draws(number).values()]
     return StudyResult(
         study=study.name,
-        status="complete" if len(found) + len(failed) == len(items) else "interrupted",
+        status="interrupted" if waiting else "complete",
         spec=document,
         target=target,
-        items=len(items),
+        items=len({*items, *failed}),
         findings=study.result(spec, target, found) if found else Findings({}, {}),
         failed=failed,
         cost={"continuations": len(draws), study.currency: round(sum(draw.cost for draw in draws))},

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class StudyItem:
     """One of the things that a study asks a model about: its id, and the content that its work needs.
 
-    A content with a ``problem`` is of an item that cannot be used; the sentence says why.
+    A content with a ``problem`` is of an item that cannot be used; the sentence says why. One with ``unreached`` stands
+    for all items of a data set, named in ``data``, that cannot be reached.
     """
 
     id: str

@@ -69,12 +69,16 @@ def parameter_readers(name: str) -> dict[str, tuple[str, Callable[[Any], Any]]]:
 
 
 def described(name: str) -> tuple[str, tuple[str, ...]]:
-    """What a world is, in a line, and its parameters as a command line spells them, with their defaults."""
+    """What a world is, in a line, and its parameters as a command line spells them, with their defaults.
+
+    One that can be left out altogether stands in brackets.
+    """
     world = world_class(name)
     module = importlib.import_module(world.__module__)
     defaults = {field.name.replace("_", "-"): field.default for field in fields(world)}
     spelled = (
-        f"--{key} {'(none)' if defaults[key] in (None, '') else defaults[key]}" for key in parameter_readers(name)
+        f"[--{key} VALUE]" if defaults[key] in (None, "") else f"--{key} {defaults[key]}"
+        for key in parameter_readers(name)
     )
     return (module.__doc__ or "").partition("\n")[0].removesuffix("."), tuple(spelled)
 

@@ -67,6 +67,18 @@
     <p class="small">${line(data.method)} Step 0 is the noisiest level, step ${levels.at(-1).position} the picture.</p>
   </section>`;
 
+  const Stage = ({ stage }) => html`<li>From step ${curve.position[stage.row]} on (${clocks(stage.row).join(", ")}):
+    ${" "}${stage.labels.map((label, i) => html`${i > 0 && (i === stage.labels.length - 1 ? " or " : ", ")}${line(label)}`)},
+    ${" "}with probability ${prob(stage.inside)}${stage.inside < 1 && html`<span class="interval">${prob(stage.low)}\u2013${prob(stage.high)}</span>`}.</li>`;
+
+  const Narrowing = () => html`<section aria-labelledby="tree-title">
+    <h2 id="tree-title">What it could still have become</h2>
+    <${trees.Tree} tree=${data.tree} spans=${windows} />
+    <ul class="notes">${data.stages.map((stage) => html`<${Stage} stage=${stage} />`)}</ul>
+    <p class="small">Each set is the smallest one that keeps all but ${data.open} of the probability from its step on. A
+      line that ends in a dot is an outcome that is no longer open; what stands nowhere was hardly ever open.</p>
+  </section>`;
+
   const Became = ({ k, label, thumbnail }) => html`<figure class=${`became label-${slot(k)}`}>
     <${Picture} thumbnail=${thumbnail} name=${`became ${plain(label)}`} />
     <figcaption class="label">${line(label)}</figcaption>
@@ -149,7 +161,7 @@
   </details>`;
 
   const Page = () => html`
-    <${Top} /><${Curve} /><${Levels} /><${Windows} /><${Numbers} accuracy=${accuracy()} cost=${cost()} settings=${settings()} /><${HowTo} />
+    <${Top} /><${Curve} /><${Narrowing} /><${Levels} /><${Windows} /><${Numbers} accuracy=${accuracy()} cost=${cost()} settings=${settings()} /><${HowTo} />
     <footer class="small">Written by blinkscope. This file holds all it shows and fetches nothing.</footer>`;
 
   document.title = `Read as ${plain(data.final_label)} \u00b7 blinkscope`;

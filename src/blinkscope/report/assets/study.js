@@ -103,6 +103,13 @@
 
   const Charts = ({ rows }) => rows.map((row) => html`<div class="charts">${row.map((chart) => html`<${Chart} chart=${chart} />`)}</div>`);
 
+  const Hierarchy = () => data.tree && html`<section aria-labelledby="tree-title">
+    <h2 id="tree-title">Tree of the labels</h2>
+    <${trees.Tree} tree=${data.tree} />
+    <p class="small">The eps-mixture tree. A bar stands where the labels that meet in it are still merged; from its dot
+      on a label, or a set of them, stands apart from all others.</p>
+  </section>`;
+
   // ------------------------------------------------------------------ tables
 
   const SHOWN = 100;
@@ -241,7 +248,7 @@
     ${data.status !== "complete" && html`<p class="notice">The study is not finished; the same command goes on with it.</p>`}
     <p class="small facts">
       <span>${line(data.settings["asking.model"] ?? "")}</span><span>${count(data.items, "item")}</span>
-      <span>${count(data.cost.continuations, "continuation")}</span><span>${count(data.cost.generated_tokens, "generated token")}</span>
+      ${Object.entries(data.cost).map(([name, n]) => html`<span>${whole(n)} ${name.replaceAll("_", " ")}</span>`)}
     </p>
   </header>`;
 
@@ -266,7 +273,7 @@
 
   const Page = () => html`<${Top} />
     ${data.charts.length > 0 && html`<section aria-labelledby="charts-title"><h2 id="charts-title">Curves</h2><${Charts} rows=${data.charts} /></section>`}
-    <${Compared} /><${Tables} /><${Texts} /><${Failed} /><${Settings} />
+    <${Hierarchy} /><${Compared} /><${Tables} /><${Texts} /><${Failed} /><${Settings} />
     <footer class="small">Written by blinkscope. This file holds all it shows and fetches nothing.</footer>`;
 
   document.title = `study ${plain(data.study)} \u00b7 blinkscope`;
