@@ -23,6 +23,10 @@ def bright(picture):
     assert picture.ndim == 3
     return "bright" if picture.mean() > 0.02 else "dark"
 
+def halves(picture):
+    left, right = picture[:, :, : picture.shape[2] // 2], picture[:, :, picture.shape[2] // 2 :]
+    return f"{'left' if left.mean() > right.mean() else 'right'} {picture.shape[2]}"
+
 def sometimes(picture):
     if picture.mean() > 0.02:
         raise ValueError("too bright")
@@ -84,6 +88,49 @@ def test_a_pipeline_is_looked_into(
     assert main(["report", "run.db", "-o", "run.html"]) == 0
     page = Path("run.html").read_text(encoding="utf-8")
     assert page.count('"pixels"') > len(result["curve"]["position"])
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt", "outside"),
+    [
+        ("unconditional?steps=6", (), None),
+        ("of_classes?steps=6&class=1&null=3&guidance=2", (), "guidance = 2"),
+        ("transformer?steps=6&class=2&eta=0", (), "deterministic"),
+        ("stable_diffusion?steps=6", ("--prompt", "a cat"), None),
+    ],
+)
+def test_all_that_a_pipeline_draws(
+    here: Path, capsys: pytest.CaptureFixture[str], model: str, prompt: tuple[str, ...], outside: str | None
+) -> None:
+    """Labels are those of pictures: latents are decoded first, and their size stands in the label."""
+    command = ("study", "diffusion", "--model", f"diffusers:{model}", *prompt, "--items", "4", "--levels", "3")
+    command += ("--feature", "python:features:halves", "--error", "0.3", "--eps", "0.5", "-o", "run.db")
+    result = found(capsys, *command)
+    side = tiny.SIDE * (2 if "transformer" in model or "stable" in model else 1)
+    assert set(result["summary"]["weights"]) == {f"left {side}", f"right {side}"}
+    assert (outside or "None") in str(result["summary"]["outside"])
+    assert result["summary"]["cost"]["continuations"] == 4 * 3 * 3
+    assert {row["of"] for row in result["tables"]["windows"]} == set(result["summary"]["weights"])
+    assert main(["show", "run.db"]) == 0
+    assert ("Outside the theory" in capsys.readouterr().out) == (outside is not None)
+    assert main(["report", "run.db", "-o", "run.html"]) == 0
+    assert main(["report", "run.db", "--item", "2", "-o", "item.html"]) == 0
+    assert Path("item.html").read_text(encoding="utf-8").count('"pixels"') > 3
+
+
+def test_pickled_weights_can_be_insisted_on_in_a_study(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    shutil.copytree("unconditional", "pickled")
+    weights = next(Path("pickled/unet").glob("*.safetensors"))
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    command = ["study", "diffusion", "--model", "diffusers:pickled?steps=3", "--items", "3", "--levels", "2"]
+    command += ["--feature", "python:features:halves", "--error", "0.3", "-o", "run.db"]
+    assert main(command) == 2
+    assert "give --allow-pickle where you trust the file" in capsys.readouterr().err
+    assert main([*command, "--allow-pickle"]) == 0
 
 
 def test_a_given_picture_goes_through_the_autoencoder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from blinkscope.diffusion.pictures import PictureModel
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.report.study_page import study_page
+from blinkscope.report.trees import study_tree
 from blinkscope.studies import diffusion
 from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.diffusion import DiffusionSpec, Drawing, guidance_document, guidance_interval, places
@@ -130,7 +131,7 @@ def test_the_interval_of_guidance_is_the_windows(found: tuple[Path, StudyResult]
     assert (one.low, one.high) == (row["t_after"], row["t_before"])
     assert every.low == min(row["t_after"] for row in windows)
     assert every.high == max(row["t_before"] for row in windows)
-    with pytest.raises(UserError, match="no window of '7'"):
+    with pytest.raises(UserError, match="'7' is not decided between two"):
         guidance_interval(windows, "7")
     out = tmp_path / "guidance.json"
     assert main(["export", str(found[0]), "--to", "guidance", "-o", str(out)]) == 0
@@ -139,11 +140,30 @@ def test_the_interval_of_guidance_is_the_windows(found: tuple[Path, StudyResult]
     assert read_interval(out, "0") == one
 
 
+def test_where_nothing_is_decided_there_is_nothing_to_guide() -> None:
+    """T_before is None in pure noise and T_after where a class is never settled; inverted windows have none between."""
+    row = {"of": "a", "outcome": "window", "t_before": 2.0, "t_after": 1.0}
+    inverted = {"of": "b", "outcome": "inverted", "t_before": 0.5, "t_after": 3.0}
+    never = {"of": "c", "outcome": "no-after", "t_before": 0.0, "t_after": None}
+    every = guidance_interval([row, inverted, never])
+    assert (every.low, every.high) == (1.0, 2.0)
+    open_ = guidance_interval([{**row, "t_before": None, "t_after": None}])
+    assert (open_.low, open_.high) == (0.0, math.inf)
+    with pytest.raises(UserError, match="no class is decided between two"):
+        guidance_interval([inverted, never])
+    with pytest.raises(UserError, match="'b' is not decided"):
+        guidance_interval([row, inverted], "b")
+
+
 def test_it_is_read_again_without_the_model(found: tuple[Path, StudyResult]) -> None:
     again = stored_study(found[0])
     assert again is not None
     assert again.to_json() == found[1].to_json()
     assert "<main" in study_page(again)
+    tree = study_tree(again)
+    assert tree is not None
+    assert tree.root.name == "0, 1, 2"
+    assert [again.findings.summary["outside"], *again.findings.sentences].count(None) == 1
     assert again.cost["network_evaluations"] == sum(8 * (STEPS - kept) for kept in places(STEPS, 5)) * 60
     trace = stored(found[0], item="7")
     assert trace.kind == "path"

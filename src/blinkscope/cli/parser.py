@@ -97,13 +97,7 @@ def _locate(commands: Any) -> None:
         help="of diffusion models: stop when the ends of the change are this sure",
     )
     method.add_argument("--plan", action="store_true", help="say what this and other methods would cost; draw nothing")
-    machine = _machine(p)
-    machine.add_argument(
-        "--allow-pickle",
-        action="store_const",
-        const=True,
-        help="of diffusers:FOLDER: read pickled weights too; only from those you trust",
-    )
+    _allow_pickle(_machine(p))
     out = p.add_argument_group("output")
     out.add_argument("-o", "--output", metavar="RUN.db", help="run file; an existing one is continued")
     _outputs(out)
@@ -238,7 +232,9 @@ def _study_of_model(studies: Any, name: str, what: str, texts: bool = True) -> A
     else:
         model.add_argument("--model", help="diffusion:digits (default), diffusers:FOLDER ...")
     model.add_argument("--seed", type=int)
-    _machine(p)
+    machine = _machine(p)
+    if not texts:
+        _allow_pickle(machine)
     method = p.add_argument_group("how much is drawn, for each item")
     _targets(method)
     out = p.add_argument_group("output")
@@ -304,6 +300,15 @@ def _machine(p: Any) -> Any:
     machine.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     machine.add_argument("--batch-bytes", type=int, metavar="BYTES", help="memory for a batch, roughly")
     return machine
+
+
+def _allow_pickle(machine: Any) -> None:
+    machine.add_argument(
+        "--allow-pickle",
+        action="store_const",
+        const=True,
+        help="of diffusers:FOLDER: read pickled weights too; only from those you trust",
+    )
 
 
 def _show(commands: Any) -> None:

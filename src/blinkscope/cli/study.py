@@ -41,7 +41,8 @@ def _of_model(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         raise UserError("a study needs a run file; give it a name with -o RUN.db.")
     check_places(None, arguments.output)
-    options = {"device": arguments.device, "dtype": arguments.dtype, "batch_bytes": arguments.batch_bytes}
+    places = ("device", "dtype", "batch_bytes", "allow_pickle")
+    options = {name: getattr(arguments, name) for name in places if hasattr(arguments, name)}
     with progress_display(sys.stderr, currency=study.currency.rpartition("_")[2]) as display:
         display.stage(f"loading {spec.asking.model}")
         result = run_study(

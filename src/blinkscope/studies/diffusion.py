@@ -36,6 +36,9 @@ from blinkscope.studies.mixtures import (
 from blinkscope.studies.prefill import replies_each
 from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem, StudyResult
 
+TOLD = 3
+"""Pairs of labels, the last and the first to part, that are told in a sentence."""
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -119,7 +122,8 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
         "final": record.final_label,
         "counts": [*counts, {record.final_label: count}],  # type: ignore[list-item]
     }
-    return {"paths": [path], "times": [time if math.isfinite(time) else None for time in record.times]}
+    times: list[JSON] = [time if math.isfinite(time) else None for time in record.times]
+    return {"paths": [path], "times": times, "outside": record.outside, "notes": list(record.notes)}
 
 
 @dataclass(frozen=True)
@@ -192,12 +196,17 @@ def _result(spec: DiffusionSpec, target: Target, found: Sequence[tuple[str, Mapp
     }
     law = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
     sentences = [f"Label law of {len(generations.final)} samples: {law}.", *map(_sentence, windows)]
-    sentences.append(
-        f"Last to stand apart, from so many steps on: {_parting(pairs[:3])}. First: {_parting(pairs[:-4:-1])}."
-    )
+    last, first = pairs[:TOLD], pairs[TOLD:][: -TOLD - 1 : -1]
+    parting = f"Last to stand apart, from so many steps on: {_parting(last)}."
+    sentences.append(f"{parting} First: {_parting(first)}." if first else parting)
     if why is not None:
         sentences.append(f"eps-mixture tree at eps = {spec.eps:g}: {why}")
-    return Findings({"analysed": len(found), "eps": spec.eps, "weights": weights}, tables, sentences)
+    outside = found[0][1].get("outside")
+    if outside is not None:
+        sentences.append(f"Outside the theory: {outside}. What is said of windows and bounds does not describe it.")
+    sentences += [f"Note: {note}" for note in found[0][1].get("notes", ())]
+    summary: dict[str, JSON] = {"analysed": len(found), "eps": spec.eps, "weights": weights, "outside": outside}
+    return Findings(summary, tables, sentences)
 
 
 def _sentence(row: Row) -> str:
@@ -214,16 +223,22 @@ def guidance_interval(windows: Sequence[Row], label: str | None = None) -> Guida
     """The noise levels at which the class is decided, from the table ``windows`` of the study.
 
     From T_after to T_before of one label, or from the first T_after to the last T_before of all. A class that is never
-    surely settled needs guidance to the end, one that is favoured in pure noise already needs it from the start.
+    surely settled needs guidance to the end, one that is favoured in pure noise already needs it from the start. Where
+    the two regimes of a class meet or overlap nothing lies between them.
     """
-    rows = [row for row in windows if label in (None, row["of"])]
-    if not rows:
-        raise UserError(
-            f"there is no window of {label!r}; there are those of {', '.join(row['of'] for row in windows)}."
-        )
-    ends = [0.0 if row["t_after"] is None else row["t_after"] for row in rows]
-    starts = [math.inf if row["t_before"] is None else row["t_before"] for row in rows]
-    return GuidanceInterval(min(ends), max(starts))
+    spans = {str(row["of"]): span for row in windows if (span := _span(row)) is not None}
+    if label is not None:
+        spans = {name: span for name, span in spans.items() if name == label}
+    if not spans:
+        what = "no class is" if label is None else f"{label!r} is not"
+        raise UserError(f"there is no interval to guide in: {what} decided between two of the noise levels looked at.")
+    return GuidanceInterval(min(low for low, _ in spans.values()), max(high for _, high in spans.values()))
+
+
+def _span(row: Row) -> tuple[float, float] | None:
+    low = 0.0 if row["t_after"] is None else row["t_after"]
+    high = math.inf if row["t_before"] is None else row["t_before"]
+    return (low, high) if low < high else None
 
 
 def guidance_document(result: StudyResult) -> dict[str, JSON]:
@@ -231,20 +246,14 @@ def guidance_document(result: StudyResult) -> dict[str, JSON]:
     windows = result.findings.tables.get("windows", ())
     if result.study != STUDY.name or not windows:
         raise UserError("this run holds no study of a diffusion model, so nothing says where its classes are decided.")
-    labels = {str(row["of"]): _interval_or_none(windows, row["of"]) for row in windows}
+    labels = [str(row["of"]) for row in windows if _span(row) is not None]
     asking = result.spec["asking"]
     return {
         "model": asking["model"] if isinstance(asking, dict) else None,
         "eps": result.findings.summary["eps"],
         "interval": guidance_interval(windows).to_json(),
-        "labels": {label: interval for label, interval in labels.items() if interval is not None},
+        "labels": {label: guidance_interval(windows, label).to_json() for label in labels},
     }
-
-
-def _interval_or_none(windows: Sequence[Row], label: str) -> dict[str, JSON] | None:
-    """None where the two regimes overlap: nothing lies between them."""
-    row = next(row for row in windows if row["of"] == label)
-    return None if row["outcome"] == "inverted" else guidance_interval(windows, label).to_json()
 
 
 def _parting(rows: Sequence[Row]) -> str:
