@@ -206,6 +206,14 @@ def test_data_that_cannot_be_had_is_said(tmp_path: Path) -> None:
         question_items([f"gsm8k:{tmp_path / 'nowhere'}"], 1, 1, 0)
     with pytest.raises(UserError, match="cannot be read"):
         question_items([str(tmp_path / "nowhere.jsonl")], 1, 1, 0)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="holds no question"):
+        question_items([str(tmp_path / "empty.jsonl"), "everyday"], 1, 1, 0)
+    with pytest.raises(UserError, match="holds no rows"):
+        prompt_items(str(tmp_path / "empty.jsonl"), None)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (item,) = prompt_items(str(tmp_path / "other.csv"), None)
+    assert str(item.content["problem"]).endswith("has no forbidden_prompt; it has a, b.")
 
 
 def test_reasoning_gym_grades_its_own_questions() -> None:

@@ -54,7 +54,7 @@ def text_items(data: str, most: int | None = None, *, training: bool = False) ->
 
     Raises
     ------
-    UserError : there is no such data. A row that cannot be used is an item that fails.
+    UserError : there is no such data, or it holds nothing. A row that cannot be used is an item that fails.
     EngineError : the data set cannot be reached.
     """
     name, _, place = data.partition(":")
@@ -74,6 +74,8 @@ def text_items(data: str, most: int | None = None, *, training: bool = False) ->
         seen[kind] += 1
         if most is None or seen[kind] <= most:
             items.append(StudyItem(id_, content))
+    if not seen:
+        raise UserError(f"{data} holds no rows; give one with a prompt and a completion at least.")
     return items
 
 

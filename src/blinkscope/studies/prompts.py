@@ -37,16 +37,17 @@ def prompt_items(data: str, most: int | None) -> list[StudyItem]:
 
     Raises
     ------
-    UserError : there is no such data or file. A row without a prompt is an item that fails.
+    UserError : there is no such data or file, or it holds nothing. A row without a prompt is an item that fails.
     EngineError : the data set cannot be reached.
     """
     name, _, place = data.partition(":")
+    column = "prompt"
     if data == "opinions":
         rows: Iterator[Mapping[str, Any]] = iter({"prompt": text, "category": kind} for kind, text in OPINIONS)
     elif name in PUBLISHED:
         rows = _published(name, place)
     elif data.endswith(".csv"):
-        rows = (dict(row, prompt=row.get("forbidden_prompt")) for row in _csv(Path(data)))
+        rows, column = _csv(Path(data)), "forbidden_prompt"
     elif data.endswith(".jsonl"):
         rows = read_jsonl(Path(data))
     else:
@@ -55,13 +56,15 @@ def prompt_items(data: str, most: int | None) -> list[StudyItem]:
     for number, row in enumerate(rows):
         if most is not None and number >= most:
             break
-        prompt = row.get("prompt")
+        prompt = row.get(column)
         if not isinstance(prompt, str) or not prompt.strip():
-            problem = f"row {number + 1} of {data} has no prompt; it has {', '.join(map(str, row))}."
+            problem = f"row {number + 1} of {data} has no {column}; it has {', '.join(map(str, row))}."
             items.append(StudyItem(str(row.get("id", number + 1)), {"problem": problem}))
             continue
         content = {"prompt": prompt, "category": str(row.get("category") or "all")}
         items.append(StudyItem(str(row.get("id", number + 1)), content))
+    if not items and most != 0:
+        raise UserError(f"{data} holds no rows; give one with a {column} at least.")
     return items
 
 

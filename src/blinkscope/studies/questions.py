@@ -169,7 +169,7 @@ def question_items(
 
     Raises
     ------
-    UserError : there is no such data. A row without what it needs is an item that fails.
+    UserError : there is no such data, or it is empty. A row without what it needs is an item that fails.
     EngineError : the only data set cannot be reached. One of several is a single item that says so.
     """
     if not data:
@@ -184,6 +184,8 @@ def question_items(
                 raise
             items.append(StudyItem(name, {"data": name, "unreached": str(error)}))
             continue
+        if not found:
+            raise UserError(f"{source} holds no question; give it one at least, or leave it out.")
         for id_, question in found:
             place = "" if len(data) == 1 else f"{name} "
             content = _content(question, id_)

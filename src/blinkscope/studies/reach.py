@@ -20,7 +20,7 @@ from blinkscope.runs.store import Run
 if TYPE_CHECKING:
     from blinkscope.studies.workers import StudyItem
 
-AGAIN = " The same command takes its items in once it can be reached."
+AGAIN = ". The same command takes its items in once it can be reached."
 
 
 def apart(items: Sequence[StudyItem]) -> tuple[list[StudyItem], dict[str, str]]:
@@ -75,7 +75,9 @@ def unreached_of(run: Run) -> dict[str, str]:
 def still_missing(items: Iterable[str], waiting: Sequence[str], missing: Mapping[str, str]) -> dict[str, str]:
     """Data sets without an item, or with one that waits to be worked on, and the sentence for each."""
     listed = list(items)
-    return {data: why + AGAIN for data, why in missing.items() if not _of(data, listed) or _of(data, waiting)}
+    return {
+        data: why.rstrip(".") + AGAIN for data, why in missing.items() if not _of(data, listed) or _of(data, waiting)
+    }
 
 
 def _of(data: str, items: Iterable[str]) -> bool:
