@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ FAINT = 200
 """Most single curves of a chart that are drawn at all; more would only make it grey."""
 COLOURED = 6
 """Curves of one style, each with a colour of its own."""
+WINDOW = "window"
+"""The outcome of a pair of label sets that have a window."""
 ENDS = 6
 """Pairs of labels at either end of a long list."""
 
@@ -98,12 +100,30 @@ def _repeat(result: StudyResult) -> Panels:
 
 
 def _distribution(result: StudyResult) -> Panels:
+    """A chart for each label: their intervals are wide, and would hide one another."""
     tables = result.findings.tables
-    spans = [(row["start"], row["end"], row["of"]) for row in tables["windows"] if row["outcome"] == "window"]
-    groups = _by("of", tables["total_variation"])
-    lines = [_line(rows, "kept", name=f"TV of {name}", colour=k) for k, (name, rows) in enumerate(groups.items())]
-    lines.append(_line(tables["same"], "kept", name="P(same)", kind="dashed", colour=None, band=False))
-    return ((Chart("tokens kept", "total variation to the rest", lines=tuple(lines), spans=tuple(spans)),),)
+    same = _line(tables["same"], "kept", name="P(same)", kind="dashed", colour=None, band=False)
+    found = []
+    for colour, (name, rows) in enumerate(_by("of", tables["total_variation"]).items()):
+        line = _line(rows, "kept", name="to the rest", colour=colour)
+        line = replace(line, y=tuple(min(max(y, 0.0), 1.0) for y in line.y))  # an unbiased estimate may lie outside
+        windows = [row for row in tables["windows"] if row["of"] == name and row["outcome"] == WINDOW]
+        found.append(
+            Chart(
+                "tokens kept",
+                "total variation",
+                title=name,
+                lines=(line, same),
+                spans=tuple((row["start"], row["end"], "") for row in windows),
+            )
+        )
+    return _grid(found)
+
+
+def _grid(members: Sequence[Chart]) -> Panels:
+    """Charts of one kind in rows of two or three."""
+    across = 2 if len(members) in (2, 4) else 3
+    return tuple(tuple(members[i : i + across]) for i in range(0, len(members), across))
 
 
 def _diffusion(result: StudyResult) -> Panels:
@@ -134,7 +154,7 @@ def _structured(result: StudyResult) -> Panels:
     for row in tables["windows"]:
         start, end, line = row[f"{exact}start"], row[f"{exact}end"], row["of"].partition(".")[0]
         before = narrowest.get(line, (0, 10**9))
-        if row[f"{exact}outcome"] == "window" and end - start < before[1] - before[0]:
+        if row[f"{exact}outcome"] == WINDOW and end - start < before[1] - before[0]:
             narrowest[line] = (start, end)
     spans = tuple((start, end, f"line {line}") for line, (start, end) in narrowest.items())
     lines = [_line(tables["same"], "kept", name="drawn")]
@@ -176,9 +196,7 @@ def _cot(result: StudyResult) -> Panels:
     jumps = Chart("largest jump of the curve", "accuracy", lines=(_line(classes, "place", kind="points"),), ticks=ticks)
     if len(curves) == 1:
         return (curves, (places, jumps))
-    across = 2 if len(curves) in (2, 4) else 3
-    rows = tuple(curves[i : i + across] for i in range(0, len(curves), across))
-    return (*rows, (places, jumps))
+    return (*_grid(curves), (places, jumps))
 
 
 def _place(row: Row) -> str:
