@@ -105,6 +105,7 @@ class FakeServer:
     """The server; it runs in a thread and can be stopped in the middle of everything and started again.
 
     most_listed: log-probabilities that it lists for a token. window: its context window. key: what it wants to be sent.
+    stop_after: requests after which it stops, again and again; comes_back: whether it starts again each time.
     requests: bodies by path, in the order in which they came. largest: most requests at a time.
     """
 
@@ -121,6 +122,7 @@ class FakeServer:
     echo: bool = True
     canned: bool = False
     stop_after: list[int] = field(default_factory=list)
+    comes_back: bool = True
     port: int = 0
     requests: list[tuple[str, Any]] = field(default_factory=list)
     largest: int = 0
@@ -205,8 +207,9 @@ class FakeServer:
 
     async def _restart(self) -> None:
         await self._stop()
-        await asyncio.sleep(0.5)
-        await self._start()
+        if self.comes_back:
+            await asyncio.sleep(0.5)
+            await self._start()
 
     def _reply(
         self, path: str, headers: dict[str, str], body: bytes, fault: str | None

@@ -6,6 +6,7 @@ The servers are local, toy-backed and written from the documented shapes (``fake
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -334,6 +335,30 @@ def test_several_servers_share_the_work_and_one_that_dies_loses_nothing() -> Non
         two.stop()
         with pytest.warns(UserWarning, match="left out"):
             assert located(pair) == expected
+
+
+def test_two_who_ask_at_once_stay_within_a_servers_room() -> None:
+    with serving("vllm", toy=TOY, latency=0.02) as one, serving("vllm", toy=TOY, latency=0.02) as two:
+        engine = open_engine(f"{one.url},{two.url}?concurrency=3")
+        start = toy_start(engine)
+        said: dict[int, list[tuple[int, ...]]] = {}
+
+        def ask(half: int) -> None:
+            jobs = [Job((i,), start, 0, (), (3, half, 64 * i)) for i in range(40)]
+            done = sorted(engine.continue_(jobs, LAW, 1), key=lambda completion: completion.job.key)
+            said[half] = [completion.tokens for completion in done]
+
+        threads = [threading.Thread(target=ask, args=(half,)) for half in (1, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        together = dict(said)
+        ask(1)
+        ask(2)
+        assert together == said
+        assert max(one.largest, two.largest) <= 3
+        assert min(one.largest, two.largest) == 3
 
 
 def test_a_server_that_comes_back_is_used_again() -> None:

@@ -14,6 +14,7 @@ from blinkscope.estimate.trace import Cost, Target, Trace
 from blinkscope.report import summary
 from blinkscope.report.progress import Display, filled, progress_display, standing
 from blinkscope.report.terminal import print_trace
+from blinkscope.studies.whole import Whole
 from tests.report.sample import HOSTILE, decided, hostile, long, realistic, undecided
 
 
@@ -239,6 +240,22 @@ def test_a_log_gets_ever_fewer_lines():
     assert lines[0] == "scoring 133 tokens␛[2J"
     assert lines[1] == "round 4: 5 continuations, 100 tokens, error 0.100, asked 0.05"
     assert 10 < len(lines) < 25
+
+
+def test_a_study_whose_items_are_worked_on_side_by_side_is_shown_as_a_whole():
+    now = [0.0]
+    file = io.StringIO()
+    whole = Whole(400, 3, 8, 8, 5120, 81_000.0)
+    with progress_display(file, clock=lambda: now[0]) as display:
+        display.update(whole)
+        now[0] = 6.0
+        display.update(whole)
+        display.update(Whole(400, 400, 0, 8, 700_000, 9e6))  # the last one is always shown
+    assert file.getvalue().splitlines() == [
+        "3 of 400 items, 8 at work by 8: 5,120 continuations, 81,000 tokens",
+        "400 of 400 items, 0 at work by 8: 700,000 continuations, 9,000,000 tokens",
+    ]
+    assert filled(whole) == 3 / 400
 
 
 def test_quiet_says_nothing():

@@ -235,6 +235,13 @@ def _study_of_model(studies: Any, name: str, what: str, texts: bool = True) -> A
     machine = _machine(p)
     if not texts:
         _allow_pickle(machine)
+    machine.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="spread the items over a Ray cluster: HOST:PORT, auto for the one that runs here; one begun here if bare",
+    )
     method = p.add_argument_group("how much is drawn, for each item")
     _targets(method)
     out = p.add_argument_group("output")

@@ -20,11 +20,14 @@ from blinkscope.report.study_figures import write_figure
 from blinkscope.report.survey import print_survey
 from blinkscope.studies.blanks import form_of
 from blinkscope.studies.catalogue import find_study
+from blinkscope.studies.cluster import Cluster
+from blinkscope.studies.ray_session import LOCAL
 from blinkscope.studies.replay import study_replay
 from blinkscope.studies.specs import from_toml, to_toml
 from blinkscope.studies.structured import PAPER
 from blinkscope.studies.study import Study, StudyResult, run_study
 from blinkscope.studies.survey import Survey
+from blinkscope.studies.workers import in_process
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -44,13 +47,19 @@ def _of_model(arguments: argparse.Namespace) -> int:
     places = ("device", "dtype", "batch_bytes", "allow_pickle")
     options = {name: getattr(arguments, name) for name in places if hasattr(arguments, name)}
     with progress_display(sys.stderr, currency=study.currency.rpartition("_")[2]) as display:
-        display.stage(f"loading {spec.asking.model}")
+        begin = lambda number, items, item: display.stage(f"item {number + 1} of {items}: {item}")  # noqa: E731
+        if arguments.ray is not None:
+            display.stage("joining the Ray cluster" if arguments.ray != LOCAL else "beginning Ray on this machine")
+            begin = lambda number, items, item: None  # noqa: E731  # several at a time; the display shows the whole
+        else:
+            display.stage(f"loading {spec.asking.model}")
         result = run_study(
             study,
             spec,
             arguments.output,
             engine_options=options,
-            begin=lambda number, items, item: display.stage(f"item {number + 1} of {items}: {item}"),
+            workers=in_process if arguments.ray is None else Cluster(arguments.ray),
+            begin=begin,
             watch=display.update,
         )
     write_result(result, arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,11 +20,13 @@ class EngineOptions:
 
     device, dtype: ``auto``, or as in ``--device`` and ``--dtype``.
     batch_bytes: most memory for the keys and values of one batch; from the free memory where None.
+    keys: of servers, by host; those that this process finds where None.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     batch_bytes: int | None = None
+    keys: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _open_http(spec: str, options: EngineOptions) -> Engine:
     from blinkscope.engines.http import open_http
 
     _need_no_options(options)
-    return open_http(spec)
+    return open_http(spec, options.keys)
 
 
 def _need_no_options(options: EngineOptions) -> None:
@@ -139,13 +141,20 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 
 
-def open_engine(spec: str, *, device: str = "auto", dtype: str = "auto", batch_bytes: int | None = None) -> Engine:
+def open_engine(
+    spec: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_bytes: int | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> Engine:
     """The engine that ``--model SPEC`` names.
 
     Parameters
     ----------
     spec : ``SCHEME`` or ``SCHEME:REST``; ``SCHEMES`` lists them.
-    device, dtype, batch_bytes : see ``EngineOptions``.
+    device, dtype, batch_bytes, keys : see ``EngineOptions``.
 
     Raises
     ------
@@ -160,7 +169,7 @@ def open_engine(spec: str, *, device: str = "auto", dtype: str = "auto", batch_b
     if scheme not in SCHEMES:
         known = ", ".join(entry.example for entry in SCHEMES.values())
         raise UserError(f"there is no model {spec!r}; a model is one of {known}, or replay:FILE.")
-    return SCHEMES[scheme].open(rest, EngineOptions(device, dtype, batch_bytes))
+    return SCHEMES[scheme].open(rest, EngineOptions(device, dtype, batch_bytes, keys))
 
 
 def engine_of(model: Any, tokenizer: Any, *, batch_bytes: int | None = None) -> Engine:

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import queue
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -47,9 +47,12 @@ _GREEDY = Sampling(temperature=0)
 _RAW = Sampling()
 
 
-def open_http(spec: str) -> HttpEngine:
-    """The engine of the servers that ``--model SPEC`` names; their first answers say what they are."""
-    servers = read_servers(spec)
+def open_http(spec: str, keys: Mapping[str, str] | None = None) -> HttpEngine:
+    """The engine of the servers that ``--model SPEC`` names; their first answers say what they are.
+
+    keys : by host; those that this process finds where None.
+    """
+    servers = read_servers(spec, keys)
     pool = Pool(servers)
     dialect, facts = meet(pool)
     if isinstance(dialect, Completions):
@@ -70,6 +73,9 @@ class HttpEngine:
     pool : the servers, all with the same model.
     text : how words become ids; the server's own tokenizer, or one on this side.
     """
+
+    items_at_once = 4
+    """Items of a study that may be worked on side by side, so that one that ends a round leaves no server idle."""
 
     def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: Words) -> None:
         self._pool, self._dialect, self._facts, self._text = pool, dialect, facts, text

@@ -86,7 +86,8 @@ class Lines:
 
     def update(self, progress: Progress | Whole) -> None:
         now = self._clock()
-        if now >= self._next:
+        over = isinstance(progress, Whole) and progress.finished == progress.items
+        if now >= self._next or over:
             print(standing(progress, self._currency), file=self._file, flush=True)
             self._wait = min(2 * self._wait, LONGEST_WAIT)
             self._next = now + self._wait
@@ -124,7 +125,7 @@ def standing(progress: Progress | Whole, currency: str = "tokens") -> str:
     if isinstance(progress, Whole):
         return (
             f"{progress.finished:,} of {progress.items:,} items, {progress.at_work} at work by {progress.workers}: "
-            f"{progress.continuations:,} continuations, {progress.cost:,.0f} {progress.currency.rpartition('_')[2]}"
+            f"{progress.continuations:,} continuations, {progress.cost:,.0f} {currency}"
         )
     error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
     return (

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Whole:
     """All items together.
 
-    items: of the study. finished: of these. at_work: items that are being worked on. workers: that are ready to work.
-    continuations, cost: drawn in this sitting, and what they cost in the study's currency.
+    items: that were not finished when this sitting began. finished: of these, by now. at_work: of these, now. workers:
+    that are ready to work. continuations, cost: drawn in this sitting, and what they cost in the study's currency.
     """
 
     items: int
@@ -19,4 +19,3 @@ class Whole:
     workers: int = 0
     continuations: int = 0
     cost: float = 0.0
-    currency: str = "generated_tokens"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from blinkscope.errors import UserError
 
@@ -57,14 +57,16 @@ class Servers:
     patience: float = 300.0
 
 
-def read_servers(spec: str) -> Servers:
+def read_servers(spec: str, keys: Mapping[str, str] | None = None) -> Servers:
     """The servers that ``--model SPEC`` names.
+
+    keys : by host, in the place of those that this process finds (``read_keys``).
 
     Raises
     ------
     UserError : an address or a setting makes no sense, or a key stands in it.
     """
-    keys = read_keys()
+    keys = read_keys() if keys is None else keys
     addresses: list[Address] = []
     models: set[str] = set()
     settings: dict[str, str] = {}
@@ -100,6 +102,16 @@ def read_servers(spec: str) -> Servers:
         raise UserError("a server is named twice; name each once.")
     model = next(iter(models), None)
     return Servers(tuple(addresses), model, **{name: _SETTINGS[name](name, value) for name, value in settings.items()})
+
+
+def one_each(spec: str) -> tuple[str, ...]:
+    """The spelling of each of the servers alone, with the settings of all."""
+    servers = read_servers(spec, {})
+    given = {name: getattr(servers, name) for name in _SETTINGS}
+    settings = urlencode({name: value for name, value in given.items() if value != getattr(Servers, name)})
+    end = f"?{settings}" if settings else ""
+    end += f"#{servers.model}" if servers.model else ""
+    return tuple(f"{address.url}/v1{end}" for address in servers.addresses)
 
 
 def _text(name: str, value: str) -> str:

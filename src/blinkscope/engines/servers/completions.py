@@ -9,6 +9,7 @@ server lists it under one of its usual spellings. Stop texts are found on this s
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,13 +44,15 @@ class Numbers:
 
     texts: list[str] = field(default_factory=lambda: [END_TEXT])
     ids: dict[str, int] = field(default_factory=dict)
+    lock: Any = field(default_factory=threading.Lock)
 
     def of(self, text: str) -> int:
         if _END_SPELLINGS.fullmatch(text):
             return END
-        if text not in self.ids:
-            self.ids[text] = len(self.texts)
-            self.texts.append(text)
+        with self.lock:
+            if text not in self.ids:
+                self.texts.append(text)
+                self.ids[text] = len(self.texts) - 1
         return self.ids[text]
 
     def text(self, ids: Iterable[int]) -> str:

@@ -16,6 +16,7 @@ import random
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -78,6 +79,7 @@ class Pool:
         self.endpoints = [Endpoint(address) for address in self.servers.addresses]
         self._loop = asyncio.new_event_loop()
         self._sessions: list[aiohttp.ClientSession] = []
+        self._row: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # those who wait for room
         self._random = random.Random()
         threading.Thread(target=self._loop.run_forever, name="blinkscope servers", daemon=True).start()
         # Also where nobody closes it, and at the end of the program.
@@ -151,7 +153,7 @@ class Pool:
                 endpoint.down = 0
                 return answer
             finally:
-                endpoint.busy -= weight
+                self._leave(endpoint, weight)
             await asyncio.sleep(pause)
 
     def note_fault(self, endpoint: Endpoint, fault: Exception) -> None:
@@ -170,7 +172,11 @@ class Pool:
         return self._random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(faults, 10)))
 
     async def _admit(self, prefix: bytes, weight: int) -> Endpoint:
-        """A server with room: the one that has the prefix in its cache, else the one with the most room."""
+        """A server with room: the one that has the prefix in its cache, else the one with the most room.
+
+        Those who find none wait in a row, the first who came first; a place that is left wakes the next one.
+        """
+        woken = False
         while True:
             now = time.monotonic()
             up = [endpoint for endpoint in self.endpoints if endpoint.until <= now]
@@ -180,10 +186,37 @@ class Pool:
                 own = max(up, key=lambda endpoint: _rank(prefix, endpoint)) if len(up) > 1 else free[0]
                 chosen = own if own in free else min(free, key=lambda endpoint: endpoint.busy / endpoint.room)
                 chosen.busy += weight
+                self._wake()
                 return chosen
-            # The engine asks for no more than there is room for, so this is rare: a server has gone, or all have.
-            back = 0.01 if up else min(endpoint.until for endpoint in self.endpoints) - now
-            await asyncio.sleep(max(back, 0.01) * self._random.uniform(1, 1.5))
+            back = None if len(up) == len(self.endpoints) else min(e.until for e in self.endpoints if e not in up) - now
+            turn = self._loop.create_future()
+            self._row[turn] = None
+            if woken:
+                self._row.move_to_end(turn, last=False)
+            woken = await self._woken(turn, back)
+
+    async def _woken(self, turn: asyncio.Future[None], seconds: float | None) -> bool:
+        """Wait for one's turn, or until a server that was left out may be tried again; whether it was the turn."""
+        try:
+            timeout = None if seconds is None else max(seconds, 0.01) * self._random.uniform(1, 1.5)
+            await asyncio.wait([turn], timeout=timeout)
+        except asyncio.CancelledError:
+            if turn.done():  # it was for nothing; the next one may want it
+                self._wake()
+            raise
+        finally:
+            self._row.pop(turn, None)
+        return turn.done()
+
+    def _wake(self) -> None:
+        """Let the first in the row see whether there is room."""
+        if self._row:
+            self._row.popitem(last=False)[0].set_result(None)
+
+    def _leave(self, endpoint: Endpoint, weight: int) -> None:
+        """Give back the room that ``_admit`` took."""
+        endpoint.busy -= weight
+        self._wake()
 
     async def _once(self, endpoint: Endpoint, call: Call[T]) -> T:
         address = endpoint.address

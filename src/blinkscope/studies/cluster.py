@@ -1,0 +1,283 @@
+"""Items of a study spread over a Ray cluster: an actor with the model for each GPU, processor or server.
+
+Ray decides where actors are placed, by what they ask for; this process hands out items, and it alone writes the run
+file. A worker that dies is replaced, and its items are worked on again by others, with the draws that arrived before:
+the streams are keyed by item, so nothing is drawn twice and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from typing import Any
+
+from blinkscope.errors import EngineError, UserError
+from blinkscope.estimate.loop import Progress
+from blinkscope.placement import batched, keys_named_by, needs_of, servers_of
+from blinkscope.runs.store import Run
+from blinkscope.studies.cluster_worker import MOST_AT_ONCE, Held, Problem, Ready, Report, Worker
+from blinkscope.studies.ray_session import LOCAL, first_sentence, ray_at
+from blinkscope.studies.study import Study
+from blinkscope.studies.whole import Whole
+from blinkscope.studies.workers import Done, ModelFacts, Task, Team
+
+MOST_DEATHS = 3  # workers that an item may take with it, and that a place may lose in a row
+MOST_TRIES = 2  # workers that may fail with an item before it counts as failed
+BATCH_BYTES = 2**30  # for keys and values of a worker without a GPU, where the user does not say
+TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Room for one worker: the model that it opens there, with which options, and what it asks of Ray."""
+
+    model: str
+    resources: Mapping[str, float]
+    options: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class Hand:
+    """A worker and what it has to do. deaths: of the workers that had its place before."""
+
+    actor: Any
+    place: Place
+    number: int
+    deaths: int = 0
+    ready: Ready | None = None
+    busy: int = 0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Workers on a Ray cluster: ``local`` begins one on this machine; ``auto`` or HOST:PORT is one that is there."""
+
+    address: str = LOCAL
+
+    @contextmanager
+    def __call__(self, study: Study, spec: Any, model: Any, options: Mapping[str, Any]) -> Iterator[Team]:
+        if not isinstance(model, str):
+            raise UserError("a model that is in memory cannot be taken to the workers of a cluster; give its name.")
+        options = {name: value for name, value in options.items() if value is not None}
+        if self.address == LOCAL and (keys := keys_named_by([model, *_texts(asdict(spec))])):
+            options["keys"] = keys  # in the call that opens the model; on other machines they are looked up there
+        with ray_at(self.address) as ray:
+            hall = Hall(ray, study, spec, _places(ray, model, options))
+            try:
+                hall.open()
+                yield hall
+            finally:
+                hall.close()
+
+
+@dataclass(eq=False)
+class Hall:
+    """The workers of one study, and what each is doing."""
+
+    ray: Any
+    study: Study
+    spec: Any
+    places: Sequence[Place]
+    facts: ModelFacts = field(init=False)
+    _hands: list[Hand] = field(default_factory=list)
+    _opening: dict[Any, Hand] = field(default_factory=dict)
+
+    def open(self) -> None:
+        """Hire the first worker, or one for each server, and wait until one of them has the model open.
+
+        A model is loaded, perhaps downloaded, by one worker alone at first, which tells how much memory it takes.
+        """
+        servers = needs_of(self.places[0].model) == "server"
+        for place in self.places if servers else self.places[:1]:
+            self._hire(place)
+        while not any(hand.ready for hand in self._hands):
+            self._look(None)
+
+    def work(
+        self,
+        tasks: Sequence[Task],
+        run: Run,
+        begin: Callable[[Task], None],
+        watch: Callable[[Progress | Whole], None],
+    ) -> Iterator[Done]:
+        """See ``Team``. An item that a worker's engine fails with is given to another one before it counts."""
+        for place in self._more_places(len(tasks)):
+            self._hire(place)
+        waiting, at_work = deque(tasks), dict[Any, tuple[Hand, Task]]()
+        failed: dict[int, set[int]] = defaultdict(set)  # numbers of the workers that failed with an item
+        deaths: Counter[int] = Counter()
+        now: dict[int, tuple[float, float]] = {}  # time that this sitting has spent on a generation
+        whole = Whole(len(tasks))
+        while waiting or at_work:
+            for hand, task in self._handed_out(waiting, failed):
+                begin(task)
+                call = hand.actor.work.remote(task, Held.of(run, task, now))
+                at_work[call] = (hand, task)
+            workers = sum(hand.ready is not None for hand in self._hands)
+            watch(replace(whole, at_work=len(at_work), workers=workers))
+            call = self._look(at_work)
+            if call is None:
+                continue
+            hand, task = at_work[call]
+            try:
+                report: Report = self.ray.get(next(call))
+            except self.ray.exceptions.RayActorError as death:
+                self._replace(hand, death)
+                for lost in [lost for lost, (owner, _) in at_work.items() if owner is hand]:
+                    _, task = at_work.pop(lost)
+                    deaths[task.number] += 1
+                    if deaths[task.number] >= MOST_DEATHS:
+                        why = f"the worker died with it {MOST_DEATHS} times: {first_sentence(death)}"
+                        whole = replace(whole, finished=whole.finished + 1)
+                        yield Done(task, kind="engine", reason=why)
+                    else:
+                        waiting.appendleft(task)
+                continue
+            for write in report.writes:
+                write.apply(run)
+                if write.method == "spend":
+                    now[write.arguments[2]] = write.arguments[:2]
+                elif write.method == "add":
+                    drawn, cost = len(write.arguments[0]), sum(draw.cost for draw in write.arguments[0])
+                    whole = replace(whole, continuations=whole.continuations + drawn, cost=whole.cost + cost)
+            _warn(report.warned)
+            if report.end is None:
+                continue
+            del at_work[call]
+            hand.busy -= 1
+            if isinstance(report.end, Problem):
+                raise _error(report.end)
+            hand.deaths = 0
+            if report.end.kind == "engine":
+                failed[task.number].add(hand.number)
+                if len(failed[task.number]) < min(MOST_TRIES, workers):
+                    waiting.append(task)
+                    continue
+            whole = replace(whole, finished=whole.finished + 1)
+            yield report.end
+        if tasks:
+            watch(replace(whole, workers=sum(hand.ready is not None for hand in self._hands)))
+
+    def close(self) -> None:
+        """Dismiss all workers."""
+        for hand in self._hands:
+            self.ray.kill(hand.actor)
+
+    def _hire(self, place: Place, deaths: int = 0) -> None:
+        actor = self.ray.remote(Worker).options(max_concurrency=MOST_AT_ONCE, **place.resources).remote()
+        number = max((hand.number for hand in self._hands), default=0) + 1
+        hand = Hand(actor, place, number, deaths)
+        self._hands.append(hand)
+        self._opening[actor.open.remote(self.study, self.spec, place.model, place.options)] = hand
+
+    def _replace(self, hand: Hand, death: Exception) -> None:
+        """Hire another worker for a dead one's place, unless it has lost too many in a row."""
+        self._hands.remove(hand)
+        if hand.deaths + 1 < MOST_DEATHS:
+            self._hire(hand.place, hand.deaths + 1)
+        elif not self._hands:
+            raise EngineError(f"the workers of the cluster die: {first_sentence(death)} What was drawn is kept.")
+
+    def _more_places(self, tasks: int) -> Sequence[Place]:
+        """Places for more workers, as many as there are items for. Those that compute on processors ask for as much
+        memory as the first of them took, so that Ray begins no more than there is room for."""
+        more = self.places[len(self._hands) : tasks]
+        first = next(hand for hand in self._hands if hand.ready)
+        assert first.ready is not None
+        if needs_of(first.place.model) == "server" or "num_gpus" in first.place.resources:
+            return more
+        memory = first.ready.peak + first.place.options.get("batch_bytes", 0)
+        return [replace(place, resources={**place.resources, "memory": memory}) for place in more]
+
+    def _handed_out(self, waiting: deque[Task], failed: Mapping[int, set[int]]) -> Iterator[tuple[Hand, Task]]:
+        """Workers with room, the least busy first, each with the first item that it has not failed with."""
+        while waiting:
+            free = [hand for hand in self._hands if hand.ready and hand.busy < hand.ready.at_once]
+            pairs = ((hand, task) for hand in sorted(free, key=lambda hand: hand.busy) for task in waiting)
+            found = next(((hand, task) for hand, task in pairs if hand.number not in failed[task.number]), None)
+            if found is None:
+                return
+            waiting.remove(found[1])
+            found[0].busy += 1
+            yield found
+
+    def _look(self, at_work: Mapping[Any, Any] | None) -> Any:
+        """Wait for a moment for news: of a worker that opens the model, which is seen to here, or of a task's call."""
+        calls = [*self._opening, *(at_work or ())]
+        if not calls:
+            raise EngineError("no worker of the cluster is left. What was drawn is kept; start the same command again.")
+        came, _ = self.ray.wait(calls, num_returns=1, timeout=TICK_SECONDS)
+        if not came or came[0] not in self._opening:
+            return came[0] if came else None
+        hand = self._opening.pop(came[0])
+        try:
+            opened = self.ray.get(came[0])
+        except self.ray.exceptions.RayActorError as death:
+            if "blinkscope" in str(death) and "ModuleNotFoundError" in str(death):
+                raise UserError(
+                    "the machines of the cluster do not have blinkscope; install it there, in the version that runs "
+                    f"here: pip install blinkscope=={metadata.version('blinkscope')}"
+                ) from death
+            self._replace(hand, death)
+            return None
+        if isinstance(opened, Problem):
+            self._hands.remove(hand)
+            self.ray.kill(hand.actor)
+            if opened.usage or not self._hands:
+                raise _error(opened)
+            warnings.warn(f"a worker is left out: {opened.text}", stacklevel=2)
+        else:
+            self._welcome(hand, opened)
+        return None
+
+    def _welcome(self, hand: Hand, ready: Ready) -> None:
+        """Give a worker something to do, if it has the same program and the same model as the others."""
+        if ready.version != (version := metadata.version("blinkscope")):
+            raise UserError(f"the cluster has blinkscope {ready.version} and this is {version}; install the same one.")
+        others = [other.ready.facts for other in self._hands if other.ready is not None]
+        if others and others[0] != ready.facts:
+            raise UserError(
+                f"the workers opened different models, {_told(others[0])} and {_told(ready.facts)}; the name must mean "
+                "the same on every machine and server."
+            )
+        _warn(ready.warned)
+        self.facts = ready.facts
+        hand.ready = ready
+
+
+def _places(ray: Any, model: str, options: Mapping[str, Any]) -> list[Place]:
+    """A place for each server that a model's name holds, each GPU of the cluster, or else each of its processors."""
+    needs = needs_of(model, str(options.get("device", "auto")))
+    if needs == "server":
+        return [Place(one, {"num_cpus": 0}, options) for one in servers_of(model)]
+    there = ray.cluster_resources()
+    gpus, processors = (int(there.get(name, 0)) for name in ("GPU", "CPU"))
+    if needs == "gpu" and gpus:
+        return [Place(model, {"num_cpus": 1, "num_gpus": 1}, options)] * gpus
+    if batched(model):  # they share the machine's memory
+        options = {"batch_bytes": BATCH_BYTES, **options}
+    return [Place(model, {"num_cpus": 1}, options)] * max(1, processors)
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for item in inside for text in _texts(item)]
+
+
+def _told(facts: ModelFacts) -> str:
+    return f"{facts.name} ({facts.digest[:12]})" if facts.digest else facts.name
+
+
+def _error(problem: Problem) -> UserError | EngineError:
+    return UserError(problem.text) if problem.usage else EngineError(problem.text)
+
+
+def _warn(texts: Sequence[str]) -> None:
+    for text in texts:
+        warnings.warn(text, stacklevel=2)

@@ -1,0 +1,120 @@
+"""A Ray cluster for the time of one study: one that is begun here and ends with it, or one that is there already.
+
+A Ray that is begun here has no dashboard, sends no usage statistics, uploads no packages, answers to nobody without
+the token that it keeps in this user's home, and finds no key in its environment; its folder is removed at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from blinkscope.errors import EngineError, MissingExtra, UserError
+
+LOCAL, AUTO = "local", "auto"
+CONNECT_SECONDS = 5.0
+OBJECT_STORE = 96 * 2**20  # bytes; only small messages go through it
+LONGEST_FOLDER = 40  # characters: names of sockets inside of it must stay below a hundred
+SECRET = re.compile(r"(^|_)(API|ACCESS)?(KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?)(_ID)?$", re.IGNORECASE)
+TOKEN = Path.home() / ".ray" / "auth_token"
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_DEDUP_LOGS": "0"}
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables whose name does not say that a key, a token or a password stands in them."""
+    return {name: value for name, value in environment.items() if not SECRET.search(name)}
+
+
+@contextmanager
+def ray_at(address: str) -> Iterator[Any]:
+    """The module ``ray``, connected.
+
+    address : ``local`` begins a cluster on this machine, ``auto`` takes the one that runs here, HOST:PORT another one.
+
+    Raises
+    ------
+    MissingExtra : Ray is not installed.
+    UserError : this is no address.
+    EngineError : no cluster answers there, or none that this Ray can talk to.
+    """
+    if find_spec("ray") is None:
+        raise MissingExtra("--ray", "ray")
+    if address not in (LOCAL, AUTO):
+        _check(address)
+    folder = tempfile.mkdtemp(prefix="blinkscope-") if address == LOCAL else None
+    local: dict[str, Any] = {}
+    if address == LOCAL:
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        if folder is not None and len(folder) <= LONGEST_FOLDER:
+            local["_temp_dir"] = folder
+    try:
+        try:
+            with _environment(local=address == LOCAL):
+                import ray
+
+                logging.getLogger("ray").setLevel(logging.ERROR)
+                ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            if address == LOCAL:
+                raise EngineError(f"Ray cannot begin here: {first_sentence(error)}") from error
+            raise EngineError(
+                f"no Ray cluster can be used at {address}: {first_sentence(error)} If it wants a token, put it into "
+                f"{TOKEN} or RAY_AUTH_TOKEN and set RAY_AUTH_MODE=token."
+            ) from error
+        with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; stdout is the result's
+            try:
+                yield ray
+            finally:
+                ray.shutdown()
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first line of what Ray says, which is the one for people."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".")[:300] + "." if lines else f"{type(error).__name__}."
+
+
+def _check(address: str) -> None:
+    """Refuse at once what is no address, or where nothing listens: Ray itself would wait for long."""
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536) or "/" in address:
+        raise UserError(f"--ray is {address!r}; give HOST:PORT of a cluster, auto for the one here, or nothing.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        reason = (error.strerror or str(error) or "no answer").lower()
+        raise EngineError(
+            f"no Ray cluster answers at {address} ({reason}); start it with ray start --head, or mend the address."
+        ) from error
+
+
+@contextmanager
+def _environment(*, local: bool) -> Iterator[None]:
+    """The environment that the processes of a local cluster are born with. What Ray adds to it stays."""
+    before = dict(os.environ)
+    taken = before.keys() - without_secrets(before).keys() if local else set()
+    for name in taken:
+        del os.environ[name]
+    os.environ.update(_QUIET)
+    if local or TOKEN.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        yield
+    finally:
+        for name in (*taken, *_QUIET):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]

@@ -1,0 +1,281 @@
+"""Items spread over a Ray cluster come to the run file that one process alone would write.
+
+One Ray is begun for all of these tests, in a process of its own, so that they join a cluster as they would another
+machine's; the last ones begin and kill their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from blinkscope.engines.servers.address import one_each
+from blinkscope.errors import EngineError, MissingExtra, UserError
+from blinkscope.estimate.trace import Target
+from blinkscope.runs.store import Run
+from blinkscope.studies import ray_session
+from blinkscope.studies.cluster import MOST_DEATHS, Cluster
+from blinkscope.studies.cot import CotSpec
+from blinkscope.studies.distribution import DistributionSpec
+from blinkscope.studies.prefill import PrefillSpec
+from blinkscope.studies.ray_session import ray_at, without_secrets
+from blinkscope.studies.study import run_study
+from blinkscope.studies.whole import Whole
+from tests.e2e.command import blinkscope
+from tests.engines.fake_server import FakeServer, serving
+from tests.studies.test_contract import COARSE, SPECS, TOY, study_of
+
+LONG = DistributionSpec(prompt="What?", items=5, step=2, asking=TOY, target=Target(error=0.03))
+HTTP_TOY = "fork?agree=2&width=3&leak=0.1&length=14"
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[tuple[str, psutil.Process]]:
+    """Address of a cluster, and the process that began it."""
+    code = (
+        "import sys; from blinkscope.studies.ray_session import ray_at\n"
+        "with ray_at('local') as ray:\n"
+        "    print(ray.get_runtime_context().gcs_address, file=sys.__stdout__, flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    begun = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert begun.stdin is not None
+    assert begun.stdout is not None
+    yield begun.stdout.readline().strip(), psutil.Process(begun.pid)
+    begun.stdin.close()
+    assert begun.wait(60) == 0
+
+
+def content(path: Path) -> tuple[Any, ...]:
+    """All that a run file says of its items: what they came to, and every draw."""
+    with Run.open(path) as run:
+        numbers = range(2 * len(run.spec.identity["items"]))  # type: ignore[arg-type]
+        documents = {name: run.document(name) for name in run.documents()}
+        return run.spec.identity, run.status, documents, [run.draws(number) for number in numbers]
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    """The processes of a cluster that work on items."""
+    return [child for child in process.children(recursive=True) if child.name().startswith("ray::Worker")]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_run_is_the_one_that_a_process_alone_writes(name: str, ray: Any, tmp_path: Path) -> None:
+    study, spec = study_of(name), SPECS[name]
+    alone = run_study(study, spec, tmp_path / "alone.db")
+    seen: list[Whole] = []
+    spread = run_study(study, spec, tmp_path / "spread.db", workers=Cluster(ray[0]), watch=seen.append)  # type: ignore[arg-type]
+    assert spread.to_json() == alone.to_json()
+    assert content(tmp_path / "spread.db") == content(tmp_path / "alone.db")
+    last = seen[-1]
+    assert (last.finished, last.at_work) == (last.items, 0)
+    assert (last.continuations, last.cost) == (alone.cost["continuations"], alone.cost["generated_tokens"])
+
+
+def test_what_a_killed_worker_had_is_worked_on_by_others(ray: Any, tmp_path: Path) -> None:
+    study = study_of("distribution")
+    alone = run_study(study, LONG, tmp_path / "alone.db")
+    address, process = ray
+    killed: list[int] = []
+
+    def watch(whole: Any) -> None:
+        if len(killed) < MOST_DEATHS - 1 and whole.continuations > 300 * (1 + len(killed)) and whole.at_work:
+            victim = next((worker for worker in workers_of(process) if worker.pid not in killed), None)
+            if victim is not None:
+                killed.append(victim.pid)
+                victim.kill()
+
+    spread = run_study(study, LONG, tmp_path / "spread.db", workers=Cluster(address), watch=watch)
+    assert len(set(killed)) == MOST_DEATHS - 1
+    assert spread.to_json() == alone.to_json()
+    assert content(tmp_path / "spread.db") == content(tmp_path / "alone.db")
+
+
+def test_an_item_that_kills_its_workers_is_counted_and_tried_again(ray: Any, tmp_path: Path) -> None:
+    work = study_of("distribution").work
+    # Spelled as a lambda, so that the workers get it as it is: they do not have these tests.
+    deadly = replace(
+        study_of("distribution"), work=lambda desk: __import__("os")._exit(1) if desk.item.id == "2" else work(desk)
+    )
+    spec = SPECS["distribution"]
+    found = run_study(deadly, spec, tmp_path / "run.db", workers=Cluster(ray[0]))
+    assert found.status == "complete"
+    assert list(found.failed) == ["2"]
+    kind, reason = found.failed["2"]
+    assert kind == "engine"
+    assert f"died with it {MOST_DEATHS} times" in reason
+    again = run_study(study_of("distribution"), spec, tmp_path / "run.db", workers=Cluster(ray[0]))
+    assert again.to_json() == run_study(study_of("distribution"), spec, tmp_path / "alone.db").to_json()
+
+
+def test_items_that_fail_are_counted_as_in_one_process(ray: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Which way?"}\n{"text": 1}\n{"prompt": "And then?"}\n')
+    spec = PrefillSpec(
+        data=str(tmp_path / "rows.jsonl"),
+        opening=" Each",
+        feature="contains:happy",
+        outcome="yes",
+        asking=TOY,
+        target=COARSE,
+    )
+    alone = run_study(study_of("prefill"), spec, tmp_path / "alone.db")
+    assert [kind for kind, _ in alone.failed.values()] == ["item"]
+    spread = run_study(study_of("prefill"), spec, tmp_path / "spread.db", workers=Cluster(ray[0]))
+    assert spread.to_json() == alone.to_json()
+
+
+def test_each_server_has_a_worker_and_what_one_fails_with_goes_to_another(ray: Any, tmp_path: Path) -> None:
+    def spec(*servers: FakeServer) -> CotSpec:
+        model = ",".join(server.url for server in servers) + "?patience=1"
+        return CotSpec(items=6, ask=False, asking=replace(TOY, model=model, max_new_tokens=14), target=COARSE)
+
+    study = study_of("cot")
+    with serving("vllm", toy=HTTP_TOY) as one, serving("vllm", toy=HTTP_TOY) as two:
+        alone = run_study(study, spec(one), tmp_path / "alone.db")
+        for server in (one, two):
+            server.requests.clear()
+        spread = run_study(study, spec(one, two), tmp_path / "spread.db", workers=Cluster(ray[0]))
+        assert spread.to_json() == alone.to_json()
+        assert min(len(one.requests), len(two.requests)) > 10
+        two.requests.clear()
+        two._served, two.stop_after, two.comes_back = 0, [20], False
+        spread = run_study(study, spec(one, two), tmp_path / "half.db", workers=Cluster(ray[0]))
+        assert not spread.failed
+        assert spread.to_json() == alone.to_json()
+        assert not two.stop_after
+        with pytest.warns(UserWarning, match="a worker is left out: no server answers"):
+            again = run_study(study, spec(one, two), tmp_path / "left.db", workers=Cluster(ray[0]))
+        assert again.to_json() == alone.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_embedded_model_on_two_workers(ray: Any, tmp_path: Path) -> None:
+    asking = replace(CotSpec().asking, max_new_tokens=16, temperature=1.0)
+    spec = CotSpec(items=3, ask=False, asking=asking, target=Target(error=0.01, continuations=48))
+    options = {"batch_bytes": 2**28}
+    at_work: list[int] = []
+    spread = run_study(
+        study_of("cot"),
+        spec,
+        tmp_path / "spread.db",
+        engine_options=options,
+        workers=Cluster(ray[0]),
+        watch=lambda whole: at_work.append(whole.at_work),  # type: ignore[union-attr]
+    )
+    assert spread.status == "complete"
+    assert not spread.failed
+    assert max(at_work) == 2
+    alone = run_study(study_of("cot"), spec, tmp_path / "alone.db", engine_options=options)
+    assert content(tmp_path / "spread.db") == content(tmp_path / "alone.db")
+    assert spread.to_json() == alone.to_json()
+
+
+def test_where_there_is_no_cluster_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(address: str) -> None:
+        with ray_at(address):
+            raise AssertionError
+
+    with pytest.raises(EngineError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 \(connection refused\)"):
+        asked("127.0.0.1:9")
+    for wrong in ("gpu-box", "ray://a:10001", "a:99999", ":1"):
+        with pytest.raises(UserError, match="give HOST:PORT"):
+            asked(wrong)
+    monkeypatch.setattr(ray_session, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'blinkscope\[ray\]'"):
+        asked("local")
+    with (
+        pytest.raises(UserError, match="in memory"),
+        Cluster()(study_of("cot"), CotSpec(), object(), {}),
+    ):
+        raise AssertionError
+
+
+def test_keys_are_no_part_of_an_environment() -> None:
+    kept = {"PATH": "a", "BLINKSCOPE_KEY_FILE": "b", "TOKENIZERS_PARALLELISM": "c", "HF_HOME": "d", "KEYBOARD": "e"}
+    keys = (
+        "BLINKSCOPE_KEYS",
+        "HF_TOKEN",
+        "OPENAI_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "MY_PASSWORD",
+    )
+    assert without_secrets({**kept, **dict.fromkeys(keys, "x")}) == kept
+
+
+def test_each_server_alone_keeps_the_settings_of_all() -> None:
+    assert one_each("http://a:1/v1,https://b/x/v1?dialect=vllm&timeout=5#org/m") == (
+        "http://a:1/v1?dialect=vllm&timeout=5.0#org/m",
+        "https://b/x/v1?dialect=vllm&timeout=5.0#org/m",
+    )
+    assert one_each("http://a:1") == ("http://a:1/v1",)
+
+
+def gone(processes: list[psutil.Process]) -> None:
+    """Wait until all of them have ended. Those that help Ray notice a kill only a minute later."""
+    _, alive = psutil.wait_procs(processes, timeout=120)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_leaves_no_process_and_no_key(tmp_path: Path) -> None:
+    key = "sk-very-secret"
+    asked = ("study", "cot", "--items", "4", "--from-text", "--max-new-tokens", "14", "--error", "0.12", "--seed", "1")
+    with serving("vllm", toy=HTTP_TOY, key=key, latency=0.05) as server:
+        environment = {"BLINKSCOPE_KEYS": f"{server.url.split('/')[2]}={key}"}
+        asked = (*asked, "--model", f"{server.url}?concurrency=8")
+        plain = blinkscope(*asked, "-o", "alone.db", "--json", cwd=tmp_path, **environment)
+        assert plain.returncode == 0, plain.stderr
+        command = [sys.executable, "-m", "blinkscope.cli.main", *asked, "-o", "run.db", "--ray"]
+        settings: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **environment}}
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings)
+        while not (tmp_path / "run.db").exists() or len(drawn(tmp_path / "run.db")) < 20:
+            assert driver.poll() is None
+            time.sleep(0.1)
+        processes = psutil.Process(driver.pid).children(recursive=True)
+        names = [child.name() for child in processes]
+        assert any(name.startswith("ray::Worker") for name in names)
+        assert not any("dashboard" in name.lower() and "agent" not in name.lower() for name in names)
+        for child in processes:
+            environ = Path(f"/proc/{child.pid}/environ").read_bytes()
+            assert key.encode() not in environ
+        (folder,) = {
+            found[0] for child in processes if (found := re.findall(r"/\S+/blinkscope-\w+", str(child.cmdline())))
+        }
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        before = drawn(tmp_path / "run.db")
+        found = blinkscope(*asked, "-o", "run.db", "--ray", "--json", cwd=tmp_path, **environment)
+        assert found.returncode == 0, found.stderr
+        assert "items, 0 at work" in found.stderr
+        assert json.loads(found.stdout) == json.loads(plain.stdout)
+        assert before < drawn(tmp_path / "run.db")
+        assert content(tmp_path / "run.db") == content(tmp_path / "alone.db")
+        assert key.encode() not in (tmp_path / "run.db").read_bytes()
+    gone(processes)
+    logs = [file for file in Path(folder).rglob("*") if file.is_file()]
+    assert len(logs) > 5
+    assert not [file for file in logs if key.encode() in file.read_bytes()]
+    shutil.rmtree(folder)
+
+
+def drawn(path: Path) -> set[tuple[int, int, int]]:
+    """Keys of the draws in a run file."""
+    with Run.open(path) as run:
+        numbers = range(2 * len(run.spec.identity["items"]))  # type: ignore[arg-type]
+        return {(number, *key) for number in numbers for key in run.draws(number)}
