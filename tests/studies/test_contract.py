@@ -30,6 +30,7 @@ from blinkscope.studies.repeat import RepeatSpec
 from blinkscope.studies.specs import Asking, from_toml
 from blinkscope.studies.structured import StructuredSpec
 from blinkscope.studies.study import Study, run_study
+from tests.e2e.command import blinkscope
 from tests.studies.counted import Counted
 
 FORK = "toy:fork?agree=4&width=2&length=16"
@@ -85,6 +86,13 @@ def test_a_killed_study_goes_on_and_can_be_read_drawn_and_shown(name: str, tmp_p
     write_figure(whole, tmp_path / "figure.svg")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     assert "<main" in study_page(whole)
+
+
+@pytest.mark.parametrize("plot", ["figure.txt", "nowhere/figure.svg"])
+def test_a_figure_that_could_not_be_written_is_refused_before_any_work(plot: str, tmp_path: Path) -> None:
+    refused = blinkscope("study", "repeat", "--model", FORK, "-o", "run.db", "--plot", plot, cwd=tmp_path)
+    assert (refused.returncode, "figure" in refused.stderr) == (2, True)
+    assert not (tmp_path / "run.db").exists()
 
 
 @pytest.mark.model

@@ -6,17 +6,18 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from blinkscope.cli.common import check_places
-from blinkscope.cli.study import write_files
+from blinkscope.cli.study import check_files, write_files
 from blinkscope.detection.probe import save_probe
 from blinkscope.detection.reading import Side
 from blinkscope.detection.study import STUDY, DetectSpec, running_lines
 from blinkscope.detection.texts import text_items
 from blinkscope.detection.training import train_on
-from blinkscope.errors import UserError
+from blinkscope.errors import MissingExtra, UserError
 from blinkscope.report.progress import Display, progress_display
 from blinkscope.report.study import print_study
 from blinkscope.report.text import visible
@@ -37,6 +38,8 @@ def _train(arguments: argparse.Namespace) -> int:
     out = Path(arguments.output)
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent}; create it or choose another place for the probe.")
+    if find_spec("sklearn") is None:
+        raise MissingExtra("training a probe", "detect")
     items = text_items(arguments.data, arguments.items, training=True)
     with progress_display(sys.stderr) as display:
         display.stage(f"loading {arguments.model}")
@@ -66,6 +69,7 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.probe:
         spec = spec.with_probe(arguments.probe)
     check_places(None, arguments.output)
+    check_files(arguments)
     with progress_display(sys.stderr) as display:
         display.stage(f"loading {spec.asking.model}")
         result = run_study(

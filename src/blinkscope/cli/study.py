@@ -7,16 +7,17 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from blinkscope.cli.common import check_places, numbers, read_text, target_changes
 from blinkscope.cli.locate import recorded_method
-from blinkscope.errors import UserError
+from blinkscope.errors import MissingExtra, UserError
 from blinkscope.exports.study import write_tables
 from blinkscope.report.progress import progress_display
 from blinkscope.report.study import print_study
-from blinkscope.report.study_figures import write_figure
+from blinkscope.report.study_figures import check_figure, write_figure
 from blinkscope.report.survey import print_survey
 from blinkscope.studies.blanks import form_of
 from blinkscope.studies.catalogue import find_study
@@ -44,6 +45,7 @@ def _of_model(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         raise UserError("a study needs a run file; give it a name with -o RUN.db.")
     check_places(None, arguments.output)
+    check_files(arguments)
     places = ("device", "dtype", "batch_bytes", "allow_pickle")
     options = {name: getattr(arguments, name) for name in places if hasattr(arguments, name)}
     with progress_display(sys.stderr, currency=study.currency.rpartition("_")[2]) as display:
@@ -74,6 +76,14 @@ def write_result(result: StudyResult, arguments: argparse.Namespace) -> None:
     else:
         print_study(result, sys.stdout)
     write_files(result, arguments)
+
+
+def check_files(arguments: argparse.Namespace) -> None:
+    """Refuse, before any work, a figure or tables that could not be written."""
+    if arguments.plot:
+        check_figure(Path(arguments.plot))
+    if arguments.tables and find_spec("pyarrow") is None:
+        raise MissingExtra("--tables", "export")
 
 
 def write_files(result: StudyResult, arguments: argparse.Namespace) -> None:

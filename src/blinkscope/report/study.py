@@ -72,7 +72,7 @@ def print_comparison(comparison: Comparison, file: IO[str], *, width: int | None
     level = comparison.first.target.level
     parts.append(
         Text(
-            f"Differences are second less first over the {comparison.shared} questions that both were asked, with "
+            f"Differences are second less first over what both were asked ({comparison.shared} in all), with "
             f"{level:.0%} intervals over questions."
         )
     )

@@ -25,6 +25,24 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+def check_figure(path: Path) -> None:
+    """Refuse, before any work, a figure that could not be written.
+
+    Raises
+    ------
+    MissingExtra : matplotlib is not installed.
+    UserError : the name's ending is no format, or there is no such folder.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("--plot", "plot") from None
+    if path.suffix.removeprefix(".") not in Figure().canvas.get_supported_filetypes():
+        raise UserError(f"a figure cannot be written to {path}; its name must end in .svg, .png or .pdf.")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}; create it or choose another place for the figure.")
+
+
 def write_figure(result: StudyResult, path: Path) -> None:
     """Draw a study's figure into a file; its ending says which format: ``.svg``, ``.png``, ``.pdf``.
 
@@ -33,11 +51,9 @@ def write_figure(result: StudyResult, path: Path) -> None:
     MissingExtra : matplotlib is not installed.
     UserError : the study has no figure or no rows yet, or the file cannot be written.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("--plot", "plot") from None
+    check_figure(path)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     panels = charts(result)
     if not panels:
@@ -48,8 +64,6 @@ def write_figure(result: StudyResult, path: Path) -> None:
     ):
         figure = Figure(figsize=(7.6, 3.6), layout="constrained")
         _draw(figure, panels)
-        if path.suffix.removeprefix(".") not in figure.canvas.get_supported_filetypes():
-            raise UserError(f"a figure cannot be written to {path}; its name must end in .svg, .png or .pdf.")
         try:
             figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:

@@ -44,7 +44,14 @@ class FinalAnswer:
 
 
 def feature_for_grading(grading: str) -> Feature[Reply]:
-    """How the answers to be graded are read from a reply."""
+    """How the answers to be graded are read from a reply.
+
+    Raises
+    ------
+    MissingExtra : they could not be graded; said before anything is drawn.
+    """
+    if grading == "math" and find_spec("math_verify") is None:
+        raise MissingExtra("grading formulas", "study")
     return open_feature(FEATURES[grading]) if grading in FEATURES else FinalAnswer()
 
 
@@ -67,8 +74,6 @@ def grade(label: str, content: Mapping[str, Any]) -> bool | None:
 
 
 def _verified(label: str, answer: str) -> bool | None:
-    if find_spec("math_verify") is None:
-        raise MissingExtra("grading formulas", "study")
     try:
         said = _math_worker().label(Reply(json.dumps({"gold": answer, "answer": label}), finished=True))
     except UserError:  # it hung, or math-verify raised

@@ -93,6 +93,8 @@ def load_rows(path: str, configuration: str | None, split: str, *, local: bool =
         import datasets
     except ImportError:
         raise MissingExtra(f"the data set {path}", "study") from None
+    if local and not Path(path).is_dir():
+        raise EngineError(f"the data set {path} cannot be read: there is no such folder.")
     try:
         if local and ((Path(path) / "dataset_dict.json").is_file() or (Path(path) / "dataset_info.json").is_file()):
             saved = datasets.load_from_disk(path)
