@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from blinkscope.report.terminal import write_parts
 from blinkscope.report.text import shortened, visible
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from blinkscope.studies.study import StudyResult
 
 CELL_WIDTH = 32
+NAMED_WIDTH = 20
 SHOWN_ROWS = 60
 FEW_ROWS, MANY_COLUMNS = 5, 8
 
@@ -51,8 +52,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
         for name, *values in zip(names[1:], *(row[1:] for row in cells), strict=True):
             table.add_row(Text(name), *values)
         return table
-    for name, of_column in zip(names, columns, strict=True):
-        table.add_column(Text(name), justify="left" if isinstance(rows[0][of_column], str) else "right")
+    for k, (name, of_column) in enumerate(zip(names, columns, strict=True)):
+        # What the row is about stays whole where the screen is narrow.
+        whole = k == 0 and max(len(row_cells[0]) for row_cells in cells) <= NAMED_WIDTH
+        justify: Literal["left", "right"] = "left" if isinstance(rows[0][of_column], str) else "right"
+        table.add_column(Text(name), justify=justify, no_wrap=whole)
     for row_cells in cells:
         table.add_row(*row_cells)
     return table
