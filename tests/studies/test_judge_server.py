@@ -108,6 +108,17 @@ def test_a_chat_server_judges(served: Callable[..., Chat], tmp_path: Path) -> No
     assert len(chat.asked) == 2 * 2 * 4
 
 
+def test_a_named_judge_may_move_to_another_address(served: Callable[..., Chat], tmp_path: Path) -> None:
+    first, second = served(lambda question: BLOCK), served(lambda question: BLOCK)
+    found = run_study(prefill.STUDY, spec_of(f"{first.url}#judge-1"), tmp_path / "run.db")
+    assert found.spec["feature"] == "judge:strongreject@server:judge-1"
+    assert str(first.server.server_port) not in json.dumps(found.to_json())
+    again = run_study(prefill.STUDY, spec_of(f"{second.url}?timeout=5#judge-1"), tmp_path / "run.db")
+    assert (again.to_json(), second.asked) == (found.to_json(), [])
+    with pytest.raises(UserError, match="holds another run"):
+        run_study(prefill.STUDY, spec_of(second.url), tmp_path / "run.db")
+
+
 @pytest.mark.parametrize("said", ["I like it: 5 out of 5!", "", None, "#scores\n1.b 7\n2.b 5\n3.b 5"])
 def test_nonsense_is_counted_and_never_guessed(said: str | None, served: Callable[..., Chat], tmp_path: Path) -> None:
     chat = served(lambda question: said)

@@ -132,7 +132,10 @@ class Judge:
 
     @property
     def name(self) -> str:
-        return f"judge:{self.rubric}@{self.model}"
+        """The spelling; of a named model behind a server without where that stands, which may change."""
+        address, _, named = self.model.rpartition("#")
+        served = address.startswith(("http://", "https://"))
+        return f"judge:{self.rubric}@{f'server:{named}' if served else self.model}"
 
     def handed(self, answer: Answer, request: str) -> Judge:
         """The judge with the model that answers, for replies to one request."""

@@ -18,6 +18,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import SCHEMA, Target
+from blinkscope.features import open_feature
 from blinkscope.keeper import named, provenance
 from blinkscope.pictured import is_picture_model
 from blinkscope.reread import items_of, target_of
@@ -45,6 +46,7 @@ __all__ = [
 
 BESIDE = 2**31
 """Draws that do not belong to an item's curve are a generation of their own, this far above the item's number."""
+JUDGE = "judge:"
 DRAWN_BY = ("error", "continuations", "generated_tokens")
 """Fields of a target that decide what is drawn; the others only say how the draws are read."""
 
@@ -246,6 +248,8 @@ def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: ModelF
     if settings["asking"]["model"].startswith(("http://", "https://")):
         # The model is what was asked for; where its server stands may change, and is nobody else's business.
         settings["asking"] = {**settings["asking"], "model": model.name}
+    if str(settings.get("feature")).startswith(JUDGE):  # the same goes for a judge's
+        settings["feature"] = open_feature(settings["feature"]).name
     digests: dict[str, JSON] = {item.id: digest(item.content) for item in items}
     identity: dict[str, JSON] = {"study": study.name, "model": model.name, "spec": settings, "items": digests}
     if model.digest:
