@@ -9,7 +9,7 @@ from blinkscope.estimate import streams
 from blinkscope.estimate.source import Draw
 from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.keeper import Keeper
-from blinkscope.language.engine import Ask, Context, Engine, Job, Message, Path
+from blinkscope.language.engine import Ask, Context, Engine, Job, Message, Naming, Path
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import Stopwatch, Writer
 
@@ -87,6 +87,8 @@ def draw_replies(
     ]
     draws = dict(keeper.known)
     for draw in writer.write(jobs, {}):
+        if purpose == streams.GENERATION and isinstance(engine, Naming) and engine.names_tokens:
+            draw = replace(draw, payload={**draw.payload, "pieces": list(engine.pieces(_tokens(draw)))})
         keeper.add(draw)
         draws[draw.stratum, draw.replicate] = draw
     keeper.settle()
@@ -120,6 +122,12 @@ def draw_generation(
         purpose=streams.GENERATION,
     )
     whole = draws[WHOLE, 0]
-    tokens = whole.payload["tokens"]
+    if isinstance(engine, Naming) and engine.names_tokens:
+        engine.learn(str(piece) for piece in whole.payload["pieces"])  # type: ignore[union-attr]
+    return Path(context, _tokens(whole)), whole
+
+
+def _tokens(draw: Draw) -> tuple[int, ...]:
+    tokens = draw.payload["tokens"]
     assert isinstance(tokens, list)
-    return Path(context, tuple(int(token) for token in tokens)), whole  # type: ignore[arg-type]
+    return tuple(int(token) for token in tokens)  # type: ignore[arg-type]

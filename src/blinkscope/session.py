@@ -29,7 +29,19 @@ from blinkscope.feature import Feature, Reply, label_of
 from blinkscope.features import FEATURES, feature_of, open_feature
 from blinkscope.features.judge import JUDGE_TOKENS, Answer, Judge
 from blinkscope.keeper import Keeper, keeping, provenance
-from blinkscope.language.engine import Ask, Context, Engine, Job, KnownLaw, Message, Path, Remarking, Score, Spelling
+from blinkscope.language.engine import (
+    Ask,
+    Context,
+    Engine,
+    Job,
+    KnownLaw,
+    Message,
+    Naming,
+    Path,
+    Remarking,
+    Score,
+    Spelling,
+)
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
 from blinkscope.pictured import is_picture_model, locate_picture
@@ -161,6 +173,8 @@ def _look_into(
         speed = _writing_speed(question, record, stopwatch)
     else:
         record, speed = keeper.record, None
+        if isinstance(engine, Naming):
+            engine.learn(step.text for step in record.steps)
         writer = replace(base, path=Path(base.path.context, record.tokens))
         score = stopwatch.once(lambda: engine.score(writer.path, sampling))
         score = with_recorded(score, np.asarray([step.p for step in record.steps]))

@@ -111,6 +111,15 @@ class HttpEngine:
     def spell(self, context: Context) -> str:
         return self._text.spell(context)
 
+    @property
+    def names_tokens(self) -> bool:
+        return isinstance(self._dialect, Completions)
+
+    def learn(self, pieces: Iterable[str]) -> None:
+        if isinstance(self._dialect, Completions):
+            for piece in pieces:
+                self._dialect.numbers.of(piece)
+
     def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
         return self._text.follow_up(path.context, question)
 

@@ -226,3 +226,17 @@ class Remarking(Protocol):
     def remarks(self, context: Context) -> tuple[str, ...]:
         """Sentences about how the model read the context, and about settings of the model that are not followed."""
         ...
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """An engine that may have to make token ids up, where all that it gets to see of a token is its text."""
+
+    @property
+    def names_tokens(self) -> bool:
+        """Whether it does; it then has to be told the tokens of an earlier sitting before it is given their ids."""
+        ...
+
+    def learn(self, pieces: Iterable[str]) -> None:
+        """Texts of tokens, as ``pieces`` gave them."""
+        ...

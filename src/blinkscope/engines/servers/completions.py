@@ -1,15 +1,15 @@
 """Any server with an OpenAI-style completions route: text in, text out, and what that leaves unknown.
 
-There are no token ids there. A token is its text, numbered here in the order in which texts are first seen, so two
-tokens with the same text count as one, and whether the server splits a prefix as its model wrote it is checked where
+There are no token ids there. A token is its text, numbered here by a digest of it, so two tokens with the same text
+count as one, and whether the server splits a prefix as its model wrote it is checked where
 the server tells how it splits a prompt (``echo``). The end of a turn is no text: its probability is known where the
 server lists it under one of its usual spellings. Stop texts are found on this side, since the server cuts them away.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +27,13 @@ from blinkscope.engines.servers.dialect import (
     Written,
     model_of,
 )
-from blinkscope.errors import UserError
+from blinkscope.errors import EngineError, UserError
 from blinkscope.language.engine import Context, Message, Path
 from blinkscope.language.sampling import Sampling
 
 END = 0
 END_TEXT = "<end of turn>"
+NUMBER_BITS = 52  # what every reader of JSON can hold; among 100,000 texts two meet with probability 1e-6
 _END_SPELLINGS = re.compile(r"</s>|<\|?(?:end|eos|eot|eot_id|im_end|endoftext|end_of_text|end_of_turn)\|?>")
 _USUAL_LIMITS = (20, 5, 1)
 _RAW = Sampling()
@@ -40,20 +41,18 @@ _RAW = Sampling()
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """Token texts and their numbers."""
+    """Token texts and their numbers, which are digests of the texts: the same in every sitting and on every server."""
 
-    texts: list[str] = field(default_factory=lambda: [END_TEXT])
-    ids: dict[str, int] = field(default_factory=dict)
-    lock: Any = field(default_factory=threading.Lock)
+    texts: dict[int, str] = field(default_factory=lambda: {END: END_TEXT})
 
     def of(self, text: str) -> int:
         if _END_SPELLINGS.fullmatch(text):
             return END
-        with self.lock:
-            if text not in self.ids:
-                self.texts.append(text)
-                self.ids[text] = len(self.texts) - 1
-        return self.ids[text]
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        number = 1 + (int.from_bytes(digest, "big") >> (64 - NUMBER_BITS))
+        if self.texts.setdefault(number, text) != text:
+            raise EngineError(f"two tokens, {text!r} and {self.texts[number]!r}, have the same number here.")
+        return number
 
     def text(self, ids: Iterable[int]) -> str:
         return "".join(self.texts[id_] for id_ in ids if id_ != END)
