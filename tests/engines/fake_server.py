@@ -23,13 +23,15 @@ from typing import Any
 import numpy as np
 
 from blinkscope.engines.machine import END, UNKNOWN
+from blinkscope.engines.servers.opening import PROBE
 from blinkscope.engines.toy_models import open_toy
 from blinkscope.language.sampling import NextTokenLaw, Sampling, inverse_cdf, next_token_law
 
 MODEL = "toy-model"
 MARKS = ("<user>", "<assistant>", "<system>")
-USUAL = ("Which", " way?", "So?", "?", "a", "\n", "blinkscopereply")  # words of prompts, the same on every server
 WORD = re.compile(r"<\w+>| ?[^\s<]+|\s")
+USUAL = ("Which", " way?", "So?", "?", "a", "\n", "blinkscopereply", *WORD.findall(PROBE))
+"""Words of prompts, the same on every server."""
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests",
     500: "Internal Server Error", 503: "Service Unavailable",

@@ -20,8 +20,14 @@ from blinkscope.engines import open_engine
 from blinkscope.engines.servers.address import read_keys, read_servers
 from blinkscope.engines.toy_models import open_toy
 from blinkscope.errors import EngineError, UserError
+from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.trace import Target
 from blinkscope.language.engine import Engine, Job, Path
 from blinkscope.language.sampling import Sampling
+from blinkscope.studies import distribution
+from blinkscope.studies.distribution import DistributionSpec
+from blinkscope.studies.specs import Asking
+from blinkscope.studies.study import run_study
 from tests.engines.fake_server import FakeServer, Faults, serving
 
 TOY = "fork?agree=2&width=3&leak=0.1&length=14"
@@ -250,7 +256,7 @@ def located(url: str, run: str | None = None) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", [*DIALECTS, "completions"])
 def test_with_failing_requests_and_two_restarts_the_result_is_the_same(dialect: str) -> None:
     with serving(dialect, toy=TOY) as server:
         expected = located(server.url)
@@ -379,13 +385,49 @@ def test_a_server_that_comes_back_is_used_again() -> None:
         assert work(two)
 
 
-def test_servers_of_different_kinds_are_refused() -> None:
-    with (
-        serving("vllm", toy=TOY) as one,
-        serving("sglang", toy=TOY) as two,
-        pytest.raises(UserError, match="the servers differ"),
-    ):
-        open_engine(f"{one.url},{two.url}")
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"dialect": "sglang"}, "one is a llama-server with toy-model, another a sglang with toy-model"),
+        ({"template": False}, "differ in their chat template"),
+        ({"twins": True}, "differ in their (vocabulary|tokenizer)"),
+    ],
+    ids=["kind", "template", "vocabulary"],
+)
+def test_servers_that_differ_are_refused_and_left_out_where_they_come_later(
+    other: dict[str, object], words: str
+) -> None:
+    with serving("llama-server", toy=TOY) as one, serving(toy=TOY, **{"dialect": "llama-server", **other}) as two:  # type: ignore[arg-type]
+        pair = f"{one.url},{two.url}"
+        with pytest.raises(UserError, match=words):
+            open_engine(pair)
+        two.stop()
+        with pytest.warns(UserWarning, match="it is left out and tried again later"):
+            engine = open_engine(pair)
+        two.start()
+        time.sleep(0.6)
+        two.requests.clear()
+        with pytest.warns(UserWarning, match="is left out: the servers differ"):
+            start = toy_start(engine)
+            done = list(engine.continue_([Job((i,), start, 0, (), (3, i, 0)) for i in range(40)], LAW, 1))
+        assert len(done) == 40
+        assert not work(two)
+
+
+def test_a_server_that_comes_back_with_another_model_gets_no_work() -> None:
+    with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY) as two:
+        engine = open_engine(f"{one.url},{two.url}")
+        path = toy_path(engine)
+        jobs = [Job((s, i), path, s, (), (4, s, i)) for s in range(8) for i in range(5)]
+        expected = {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)}
+        assert work(two)
+        two.stop()
+        assert {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)} == expected
+        with serving("llama-server", toy="walk", port=two.port) as third:
+            time.sleep(1)
+            with pytest.warns(UserWarning, match="another a llama-server"):
+                assert {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)} == expected
+            assert not work(third)
 
 
 # Keys and addresses.
@@ -516,6 +558,43 @@ def test_a_text_server_says_what_it_cannot_know() -> None:
         assert "known within a total variation" in score.notes[0]
         with pytest.raises(UserError, match="no chat template"):
             engine.follow_up(path, "So?")
+
+
+@pytest.mark.parametrize("echo", [True, False])
+def test_a_run_on_a_text_server_goes_on_in_another_sitting(echo: bool, tmp_path: FilePath) -> None:
+    with serving("completions", toy=TOY, echo=echo) as server:
+        whole = located(server.url)
+
+        def killed(progress: Progress) -> None:
+            if progress.continuations == 40:
+                raise KeyboardInterrupt
+
+        asked = {"feature": FEATURE, "seed": 3, "continuations": 120, "run": tmp_path / "run.db", "watch": killed}
+        assert len(locate(open_engine(server.url), "Which way?", **asked).draws) == 40  # type: ignore[arg-type]
+        assert located(server.url, str(tmp_path / "run.db")) == whole
+
+
+def test_a_study_on_a_text_server_goes_on_in_another_sitting(tmp_path: FilePath) -> None:
+    with serving("completions", toy=TOY) as server:
+        asking = Asking(server.url, seed=1, max_new_tokens=14)
+        spec = DistributionSpec("Which way?", 2, 4, FEATURE, asking=asking, target=Target(error=0.25))
+        whole = run_study(distribution.STUDY, spec, tmp_path / "whole.db")
+        server.comes_back, server._served, server.stop_after = False, 0, [16]
+        spec = dataclasses.replace(spec, asking=dataclasses.replace(asking, model=f"{server.url}?patience=0.5"))
+        broken = run_study(distribution.STUDY, spec, tmp_path / "broken.db")
+        assert [kind for kind, _ in broken.failed.values()] == ["engine", "engine"]
+        assert 0 < broken.cost["continuations"] < whole.cost["continuations"]  # type: ignore[operator]
+        server.start()
+        assert run_study(distribution.STUDY, spec, tmp_path / "broken.db").to_json() == whole.to_json()
+
+
+def test_text_servers_share_the_work() -> None:
+    with serving("completions", toy=TOY) as one, serving("completions", toy=TOY, most_listed=5) as two:
+        alone = located(two.url)
+        one.requests.clear()
+        two.requests.clear()
+        assert located(f"{one.url},{two.url}") == alone
+        assert min(len(work(one)), len(work(two))) > 10
 
 
 def test_drift_is_detected_and_said() -> None:

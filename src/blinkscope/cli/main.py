@@ -6,8 +6,11 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
+import blinkscope
 from blinkscope.cli.parser import parse
 from blinkscope.errors import BlinkscopeError
 
@@ -29,6 +32,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the machine failed or was interrupted, 2 a user's mistake."""
     parsed = parse(arguments)
+    warnings.formatwarning = _as_sentence
     try:
         status: int = importlib.import_module(COMMANDS[parsed.command]).command(parsed)
     except BlinkscopeError as error:
@@ -42,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return status
+
+
+def _as_sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours is for a person: its place in the source says nothing to them."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(blinkscope.__file__).parent):
+        return f"blinkscope: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 if __name__ == "__main__":

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 from blinkscope.engines.servers.address import Servers
 from blinkscope.engines.servers.completions import Completions
-from blinkscope.engines.servers.dialect import Call, Dialect, Facts, Refused, UnknownModel
+from blinkscope.engines.servers.dialect import Ask, Call, Dialect, Facts, Refused, TextDialect, UnknownModel
 from blinkscope.engines.servers.llama_server import LlamaServer
 from blinkscope.engines.servers.pool import Endpoint, Passing, Pool, Unreachable, refusal
 from blinkscope.engines.servers.sglang import SGLang
 from blinkscope.engines.servers.vllm import VLLM
 from blinkscope.errors import EngineError, UserError
+from blinkscope.language.engine import Message
 
 T = TypeVar("T")
 
@@ -27,17 +28,48 @@ DIALECTS: Mapping[str, Callable[[], Dialect]] = {
 """Kinds of servers, in the order in which an unknown one is tried."""
 
 
+PROBE = "In 2026, it's 12,345 na\u00efve \u4e2d\u6587 \U0001f642:\n\n  f(x)"
+"""A text on which tokenizers differ."""
+
+
+@dataclass(frozen=True)
+class Met:
+    """What a server said of itself. signs: what must be the same for all servers, by what it is called."""
+
+    dialect: Dialect
+    facts: Facts
+    signs: Mapping[str, object]
+
+    def compare(self, other: Met) -> None:
+        """Refuse a server that is another one's but in name: what both said must be the same.
+
+        Raises
+        ------
+        UserError : they differ.
+        """
+        ours, theirs = (f"a {met.dialect.name} with {met.facts.model}" for met in (self, other))
+        if ours != theirs:
+            raise UserError(f"the servers differ: one is {ours}, another {theirs}; name servers of one model.")
+        for what in self.signs.keys() & other.signs.keys():
+            if self.signs[what] != other.signs[what]:
+                raise UserError(
+                    f"the servers differ in their {what}, though all call their model {self.facts.model}; name servers "
+                    "of one model, with the same settings."
+                )
+
+
 def meet(pool: Pool) -> tuple[Dialect, Facts]:
     """The dialect of a pool's servers and what they say of their model, which must be the same for all.
 
-    A server that does not answer is left out for now, as long as one does.
+    A server that does not answer is left out for now, as long as one does. Whenever one is back it is met again before
+    it is given work.
 
     Raises
     ------
     UserError : a server is no server of models, refuses the key, has no such model, or differs from the others.
     EngineError : no server answers.
     """
-    met: list[tuple[Dialect, Facts]] = []
+    met: list[Met] = []
     silent: list[str] = []
     for endpoint in pool.endpoints:
         try:
@@ -45,28 +77,43 @@ def meet(pool: Pool) -> tuple[Dialect, Facts]:
         except (Unreachable, Passing) as fault:
             pool.note_fault(endpoint, Unreachable(str(fault)))
             silent.append(f"{endpoint.address.host} ({fault})")
+        else:
+            endpoint.met = True
     if not met:
         raise EngineError(f"no server answers at {', '.join(silent)}; start it, or mend the address.")
     if silent:
         warnings.warn(f"no answer from {', '.join(silent)}; it is left out and tried again later.", stacklevel=2)
-    (dialect, facts), *others = met
-    if others and dialect.name == "completions":
-        raise UserError("several servers that take text only cannot share work; name one of them.")
-    for other, other_facts in others:
-        ours, theirs = (dialect.name, facts.model), (other.name, other_facts.model)
-        if ours != theirs:
-            raise UserError(
-                f"the servers differ: one is a {ours[0]} with {ours[1]}, another a {theirs[0]} with {theirs[1]}; name "
-                "servers of one model."
-            )
-    facts = replace(facts, context_window=min(facts.context_window, *(other.context_window for _, other in met)))
-    facts = replace(facts, most_children=min(facts.most_children, *(other.most_children for _, other in met)))
+    first, *others = met
+    for other in others:
+        first.compare(other)
+    facts = _agreed([one.facts for one in met])
+
+    def meet_again(pool: Pool, endpoint: Endpoint) -> None:
+        back = _meet(pool, endpoint)
+        first.compare(back)
+        if _agreed([facts, back.facts]) != facts:
+            raise UserError("it can do less than the others (context window, log-probabilities or continuations).")
+
+    pool.meet_again = meet_again
     for endpoint in pool.endpoints:
         endpoint.room = pool.servers.concurrency or facts.sequences
-    return dialect, facts
+    return first.dialect, facts
 
 
-def _meet(pool: Pool, endpoint: Endpoint) -> tuple[Dialect, Facts]:
+def _agreed(said: Sequence[Facts]) -> Facts:
+    """What holds for all of them; the rest is the first one's."""
+    limits = [facts.most_listed for facts in said if facts.most_listed is not None]
+    return replace(
+        said[0],
+        context_window=min(facts.context_window for facts in said),
+        most_children=min(facts.most_children for facts in said),
+        most_listed=min(limits) if limits else None,
+        raw=all(facts.raw for facts in said),
+        splits=all(facts.splits for facts in said),
+    )
+
+
+def _meet(pool: Pool, endpoint: Endpoint) -> Met:
     servers: Servers = pool.servers
     names = list(DIALECTS) if servers.dialect is None else [servers.dialect]
     if unknown := set(names) - set(DIALECTS):
@@ -79,16 +126,28 @@ def _meet(pool: Pool, endpoint: Endpoint) -> tuple[Dialect, Facts]:
         dialect = DIALECTS[name]()
         try:
             facts = dialect.facts(ask, servers.model)
+            if facts is not None:
+                return Met(dialect, facts, _signs(dialect, facts, ask))
         except Refused as no:
             raise refusal(endpoint.address, no) from no
         except UnknownModel as others:
             raise UserError(
                 f"the server at {endpoint.address.host} has no model {servers.model}; it has {others}."
             ) from others
-        if facts is not None:
-            return dialect, facts
     kinds = names[0] if len(names) == 1 else "server of models that is known here"
     raise UserError(
         f"{endpoint.address.url} answers, but not like a {kinds}; mend the address, or name the kind of server with "
         f"?dialect=NAME, one of {', '.join(DIALECTS)}."
     )
+
+
+def _signs(dialect: Dialect, facts: Facts, ask: Ask) -> dict[str, object]:
+    """How a server splits a text, and what its chat template makes of a conversation."""
+    if isinstance(dialect, Completions):
+        return {"tokenizer": ask(dialect.split(PROBE, facts))} if facts.splits else {}
+    text = cast(TextDialect, dialect)
+    signs: dict[str, object] = {"vocabulary": facts.vocabulary, "ends of turns": facts.ends}
+    signs["tokenizer"] = ask(text.tokenise(PROBE, facts, opening=True))
+    asked = (Message("user", PROBE),)
+    signs["chat template"] = ask(text.template(asked, facts)) if facts.template else None
+    return signs

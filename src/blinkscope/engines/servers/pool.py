@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
 import random
 import threading
 import time
+import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -42,11 +44,11 @@ class Unreachable(Exception):
 
 
 class Passing(Exception):
-    """A failure that may pass. after: seconds that the server asks to wait."""
+    """A failure that may pass. after: seconds that the server asks to wait. cut: it may have been started anew."""
 
-    def __init__(self, words: str, *, busy: bool = False, after: float | None = None) -> None:
+    def __init__(self, words: str, *, busy: bool = False, after: float | None = None, cut: bool = False) -> None:
         super().__init__(words)
-        self.busy, self.after = busy, after
+        self.busy, self.after, self.cut = busy, after, cut
 
 
 @dataclass(eq=False)
@@ -54,7 +56,8 @@ class Endpoint:
     """One server and how it is doing.
 
     room: continuations that it may be given at a time. busy: those that it has. down: failures to answer in a row.
-    until: time before which it is left out.
+    until: time before which it is left out. met: whether it said what it is since it last did not answer or cut a
+    connection; meeting: held while it is asked.
     """
 
     address: Address
@@ -62,18 +65,22 @@ class Endpoint:
     busy: int = 0
     down: int = 0
     until: float = 0.0
+    met: bool = False
+    meeting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(eq=False)
 class Pool:
     """The servers of one model.
 
-    retried: requests that were made again.
+    retried: requests that were made again. meet_again: asks a server, in another thread, whether it is what it was
+    taken for; raises UserError where it is not.
     """
 
     servers: Servers
     endpoints: list[Endpoint] = field(init=False)
     retried: int = 0
+    meet_again: Callable[[Pool, Endpoint], None] = lambda pool, endpoint: None
 
     def __post_init__(self) -> None:
         self.endpoints = [Endpoint(address) for address in self.servers.addresses]
@@ -134,6 +141,7 @@ class Pool:
         while True:
             endpoint = await self._admit(prefix, weight)
             try:
+                await self._meet(endpoint)
                 answer = await self._once(endpoint, call)
             except Refused as no:
                 raise refusal(endpoint.address, no) from no
@@ -156,8 +164,25 @@ class Pool:
                 self._leave(endpoint, weight)
             await asyncio.sleep(pause)
 
+    async def _meet(self, endpoint: Endpoint) -> None:
+        """Make sure that a server which was not there is what it should be before it is given work."""
+        async with endpoint.meeting:
+            if endpoint.met:
+                return
+            if endpoint.until > time.monotonic():
+                raise Unreachable("it was left out just now")
+            try:
+                await asyncio.to_thread(self.meet_again, self, endpoint)
+            except UserError as error:
+                endpoint.until = math.inf
+                warnings.warn(f"the server at {endpoint.address.host} is left out: {error}", stacklevel=2)
+                raise Unreachable(str(error)) from error
+            endpoint.met = True
+
     def note_fault(self, endpoint: Endpoint, fault: Exception) -> None:
-        """Leave a server out that did not answer, for longer each time it is tried."""
+        """Leave a server out that did not answer, for longer each time it is tried, and meet it when it is back."""
+        if isinstance(fault, Unreachable) or (isinstance(fault, Passing) and fault.cut):
+            endpoint.met = False
         if isinstance(fault, Unreachable) and endpoint.until <= time.monotonic():  # else it is left out already
             endpoint.down += 1
             endpoint.until = time.monotonic() + min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**endpoint.down)
@@ -243,7 +268,7 @@ class Pool:
             reason = os.strerror(number) if number > 0 else error.strerror or error
             raise Unreachable(f"no connection: {reason}") from error
         except (aiohttp.ServerDisconnectedError, ConnectionError) as error:
-            raise Passing("it closed the connection") from error
+            raise Passing("it closed the connection", cut=True) from error
         except aiohttp.InvalidURL as error:
             raise UserError(f"{address.url} is no address of a server.") from error
         except (aiohttp.ClientError, UnicodeError) as error:
