@@ -5,7 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test quick check clean
+# llama.cpp without its tools: about nine minutes of processor time.
+LLAMA := -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF \
+    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_OPENSSL=OFF
+
+.PHONY: demo test test-gguf quick check clean
 
 demo: .venv/ready
 	$(BIN)/blinkscope locate 'Should I get a cat or a dog for a small flat? Answer in one sentence.' \
@@ -15,6 +19,9 @@ demo: .venv/ready
 
 test: .venv/ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-gguf: .venv/ready-gguf
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines/test_gguf.py tests/contract/test_engines.py -k gguf
 
 quick: .venv/ready-dev
 	$(BIN)/python -m pytest -m "not slow and not model and not browser"
@@ -35,6 +42,10 @@ check: .venv/ready-dev
 
 .venv/ready-dev: .venv/ready
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+.venv/ready-gguf: .venv/ready-dev
+	CMAKE_ARGS="$(LLAMA)" $(PIP) --editable '.[gguf]'
 	touch $@
 
 clean:

@@ -1,6 +1,6 @@
 """Generated tokens per second of the transformers engine, beside the bare decode loop and ``model.generate``.
 
-    python benchmarks/engine.py [--rows 32 64 128] [--runs 3] [--tokens 60] [--jobs-per-row 2]
+    python benchmarks/engine.py [--rows 32 64 128] [--runs 3] [--tokens 60] [--jobs-per-row 2] [--gguf FILE]
 
 For every batch size it alternates, in one process,
 
@@ -8,12 +8,14 @@ engine     continuations at mixed positions of one generation, each forced off i
 bare       the limit: the same model and batch size, one prefix from the middle of those positions read once, its
            cache expanded, then nothing but forward passes and draws from the 256 largest logits;
 generate   ``model.generate`` on the engine's first prefixes, with end of turn held back so that all of its rows work
-           until the end: its best case.
+           until the end: its best case;
+gguf       with ``--gguf FILE``, the same continuations written by the llama.cpp engine with the weights of that file.
 
 A rate is the batch size over the median time from one forward pass to the next while every place of the batch is
 taken; a burst of other work on the machine moves it little. ``whole`` is tokens over seconds of a whole round,
 reading the prefixes and the draining end of the engine's round included. The engine is held against the bare loop by
-rate and against ``generate`` by whole rounds. Prints one JSON object with medians over the runs.
+rate and against ``generate`` by whole rounds; ``gguf`` against the engine by rate. Prints one JSON object with medians
+over the runs.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -35,7 +39,7 @@ from transformers.cache_utils import DynamicCache
 from blinkscope.engines.loading import Placement, quiet
 from blinkscope.engines.smollm2 import SAMPLING, load_smollm2
 from blinkscope.engines.transformers import TransformersEngine
-from blinkscope.language.engine import Job, Path
+from blinkscope.language.engine import Engine, Job, Path
 from blinkscope.language.sampling import Sampling
 
 PROMPT = (
@@ -48,33 +52,19 @@ PROMPT = (
 class Clock:
     """When each forward pass over single tokens began and ended, and how many rows it had."""
 
-    model: Any
     rows: list[int] = field(default_factory=list)
     began: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        hooks = [
-            self.model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            self.model.register_forward_hook(self._end),
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _begin(self, module: Any, args: Any, kwargs: Any) -> None:
-        rows, tokens = kwargs["input_ids"].shape
-        self.rows.append(rows if tokens == 1 else 0)
+    def begin(self, rows: int) -> None:
+        self.rows.append(rows)
         self.began.append(self._now())
 
-    def _end(self, module: Any, args: Any, output: Any) -> None:
+    def end(self) -> None:
         self.ended.append(self._now())
 
     def _now(self) -> float:
-        if self.model.device.type == "cuda":
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -86,11 +76,59 @@ class Clock:
         return {"rate": rows / step, "outside_model": 1 - forward / step, "full_steps": len(full)}
 
 
-def timed(model: Any, rows: int, work: Callable[[], int]) -> dict[str, float]:
+@contextmanager
+def watching(model: Any, clock: Clock) -> Iterator[None]:
+    """Passes of a transformers model."""
+
+    def begin(module: Any, args: Any, kwargs: Any) -> None:
+        rows, tokens = kwargs["input_ids"].shape
+        clock.begin(rows if tokens == 1 else 0)
+
+    hooks = [
+        model.register_forward_pre_hook(begin, with_kwargs=True),
+        model.register_forward_hook(lambda module, args, output: clock.end()),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def watching_llama(clock: Clock) -> Iterator[None]:
+    """Passes of llama.cpp."""
+    from blinkscope.engines.llama_decoder import LlamaDecoder
+    from blinkscope.engines.llama_model import LlamaMemory
+
+    step, decode = LlamaDecoder.step, LlamaMemory.decode
+    rows = 0
+
+    def stepped(decoder: Any, fed: Any, wanted: Any) -> Any:
+        nonlocal rows
+        rows = len(fed)
+        return step(decoder, fed, wanted)
+
+    def decoded(memory: Any, *what: Any) -> Any:
+        nonlocal rows
+        clock.begin(rows)
+        rows = 0  # reading a prefix is no step
+        logits = decode(memory, *what)
+        clock.end()
+        return logits
+
+    LlamaDecoder.step, LlamaMemory.decode = stepped, decoded
+    try:
+        yield
+    finally:
+        LlamaDecoder.step, LlamaMemory.decode = step, decode
+
+
+def timed(watch: Callable[[Clock], Any], rows: int, work: Callable[[], int]) -> dict[str, float]:
     """Rates of one piece of work, which returns how many tokens it generated."""
-    clock = Clock(model)
+    clock = Clock()
     started = time.perf_counter()
-    with clock.watching(), quiet():
+    with watch(clock), quiet():
         tokens = work()
     return {**clock.summary(rows), "whole": tokens / (time.perf_counter() - started)}
 
@@ -141,20 +179,33 @@ def generate(model: Any, prefixes: list[tuple[int, ...]], sampling: Sampling, st
 
 
 def compare(model: Any, tokenizer: Any, path: Path, sampling: Sampling, rows: int, options: Any) -> dict[str, Any]:
-    """All three at one batch size."""
+    """All of them at one batch size."""
     engine = TransformersEngine("benchmark", model, tokenizer, batch_bytes=2**40, batch_rows=rows)
     jobs = jobs_at_mixed_positions(engine, path, sampling, rows * options.jobs_per_row)
     kept = len(path.tokens) // 4
     steps = sampling.max_new_tokens - kept
     middle = (*path.context.ids, *path.tokens[:kept])
     prefixes = [(*path.context.ids, *path.tokens[: job.kept], *job.forced) for job in jobs[:rows]]
+
+    def written(by: Engine) -> int:
+        return sum(x.generated for x in by.continue_(jobs, sampling, 0))
+
+    here = partial(watching, model)
+    ways: dict[str, Callable[[], dict[str, float]]] = {
+        "engine": lambda: timed(here, rows, lambda: written(engine)),
+        "bare": lambda: timed(here, rows, lambda: bare(model, middle, sampling, rows, steps)),
+        "generate": lambda: timed(here, rows, lambda: generate(model, prefixes, sampling, steps)),
+    }
+    if options.gguf:
+        from blinkscope.engines.gguf import GgufEngine
+        from blinkscope.engines.llama_model import LlamaModel
+
+        file = LlamaModel(FilePath(options.gguf))
+        llama = GgufEngine("benchmark", file, batch_bytes=2**40, batch_rows=rows)
+        ways["gguf"] = lambda: timed(watching_llama, rows, lambda: written(llama))
     runs = []
     for number in range(options.runs):
-        run = {
-            "engine": timed(model, rows, lambda: sum(x.generated for x in engine.continue_(jobs, sampling, 0))),
-            "bare": timed(model, rows, lambda: bare(model, middle, sampling, rows, steps)),
-            "generate": timed(model, rows, lambda: generate(model, prefixes, sampling, steps)),
-        }
+        run = {name: way() for name, way in ways.items()}
         print(f"{rows} rows, run {number + 1}: {json.dumps(run)}", file=sys.stderr, flush=True)
         runs.append(run)
 
@@ -163,9 +214,12 @@ def compare(model: Any, tokenizer: Any, path: Path, sampling: Sampling, rows: in
 
     rates = {
         f"{name}_{what}": median(lambda run, name=name, what=what: run[name][what])
-        for name in ("engine", "bare", "generate")
+        for name in ways
         for what in ("rate", "whole")
     }
+    if options.gguf:
+        rates["gguf_over_engine"] = median(lambda run: run["gguf"]["rate"] / run["engine"]["rate"])
+        rates["gguf_outside_model"] = median(lambda run: run["gguf"]["outside_model"])
     return {
         "rows": rows,
         **rates,
@@ -181,6 +235,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=60, help="cap of a generation")
     parser.add_argument("--jobs-per-row", type=int, default=2)
+    parser.add_argument("--gguf", metavar="FILE", help="the embedded model's weights in a GGUF file")
     options = parser.parse_args()
     loaded = load_smollm2(Placement.of("auto", "auto"))
     base = TransformersEngine("smollm2", loaded.model, loaded.tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,19 @@ import pytest
 from scipy.stats import chi2
 
 from blinkscope.engines import SCHEMES, open_engine
-from blinkscope.engines.toy import ToyEngine
 from blinkscope.engines.toy_models import TOYS
 from blinkscope.engines.toy_worlds import WORDINGS
-from blinkscope.engines.transformers import TransformersEngine
 from blinkscope.errors import UserError
 from blinkscope.language.engine import Completion, Engine, Job, Path
 from blinkscope.language.sampling import Sampling
-from tests.engines import fake_server, fake_vllm, tiny
+from tests.engines import fake_server, fake_vllm, tiny, tiny_gguf
 
-LOCAL = (TransformersEngine, ToyEngine)  # engines that know the law of every token they write
+KNOWING = ("smollm2", "hf:FOLDER", "gguf:tiny", "toy:")  # engines that know the law of every token they write
 FALSE_ALARM = 1e-7  # of each chi-square test; its streams are fixed, so it either always passes or never
 SPECS = {
     "smollm2": ["smollm2"],
     "hf": ["hf:FOLDER"],
+    "gguf": ["gguf:tiny"],
     "vllm": ["vllm:toy"],
     "http": ["http:llama.cpp", "http:llama-server", "http:vllm", "http:sglang", "http:completions"],
     "toy": [
@@ -54,12 +54,16 @@ SAMPLINGS = {
 
 @dataclass(frozen=True)
 class Case:
-    """An engine with a path that it wrote itself."""
+    """An engine with a path that it wrote itself.
+
+    knows: whether it knows the law of every token that it writes.
+    """
 
     engine: Engine
     path: Path
     sampling: Sampling
     written: Completion
+    knows: bool
 
 
 def write(engine: Engine, jobs: list[Job], sampling: Sampling, seed: int = 11) -> dict[Any, Completion]:
@@ -67,7 +71,9 @@ def write(engine: Engine, jobs: list[Job], sampling: Sampling, seed: int = 11) -
 
 
 def marked(spec: str, *values: str) -> Any:
-    return pytest.param((spec, *values), marks=pytest.mark.model if spec in REAL else ())
+    without_llama = pytest.mark.skipif(find_spec("llama_cpp") is None, reason="make test-gguf runs it")
+    marks = [pytest.mark.model] * (spec in REAL) + [without_llama] * spec.startswith("gguf:")
+    return pytest.param((spec, *values), marks=marks)
 
 
 ALL = [spec for specs in SPECS.values() for spec in specs]
@@ -89,6 +95,9 @@ def opened(request, tmp_path_factory):
         if spec.startswith("http:"):
             server = servers.enter_context(fake_server.serving(spec.removeprefix("http:"), toy=SERVED))
             return open_engine(server.url)
+        if spec == "gguf:tiny":
+            file = tiny_gguf.write(tmp_path_factory.mktemp("model") / "tiny.gguf", tiny.model("llama"))
+            return open_engine(f"gguf:{file}")
         if spec == "vllm:toy":
             fake_vllm.install(servers.enter_context(pytest.MonkeyPatch.context()))
             servers.enter_context(pytest.MonkeyPatch.context()).setitem(
@@ -119,7 +128,7 @@ def case(opened, request) -> Case:
     start = Path(engine.encode(PROMPT), ())
     written = write(engine, [Job((i,), start, 0, (), (9, i)) for i in range(3)], sampling)
     longest = max(written.values(), key=lambda done: len(done.tokens))
-    return Case(engine, replace(start, tokens=longest.tokens), sampling, longest)
+    return Case(engine, replace(start, tokens=longest.tokens), sampling, longest, spec.startswith(KNOWING))
 
 
 def test_every_scheme_and_every_toy_model_is_listed():
@@ -174,12 +183,12 @@ def test_what_was_recorded_while_sampling_is_what_scoring_finds(case):
     score, written = case.engine.score(case.path, case.sampling), np.array(case.written.p)
     told = np.isfinite(written)  # a server may keep it to itself, for all tokens or where its list does not settle it
     np.testing.assert_allclose(score.p[told], written[told], rtol=1e-3)
-    assert told.all() or not isinstance(case.engine, LOCAL)
+    assert told.all() or not case.knows
     middle = len(case.path.tokens) // 2
     (done,) = write(case.engine, [Job((), case.path, middle, (), (4,))], case.sampling).values()
     again = case.engine.score(replace(case.path, tokens=(*case.path.tokens[:middle], *done.tokens)), case.sampling)
     assert (again.p > 0).all()
-    if isinstance(case.engine, LOCAL):
+    if case.knows:
         np.testing.assert_allclose(again.p[middle:], done.p, rtol=1e-3)
 
 
@@ -221,7 +230,7 @@ def test_forced_tokens_stand_and_the_cap_counts_from_the_start(case):
         assert completion.tokens[: len(job.forced)] == job.forced
         assert np.isnan(completion.p[: len(job.forced)]).all()
         free = completion.p[len(job.forced) :]
-        assert all(0 < p <= 1 or (np.isnan(p) and not isinstance(case.engine, LOCAL)) for p in free)
+        assert all(0 < p <= 1 or (np.isnan(p) and not case.knows) for p in free)
         assert completion.generated == len(completion.tokens) - len(job.forced)
         assert job.kept + len(completion.tokens) <= CAP
         assert completion.finish == "stop" or job.kept + len(completion.tokens) == CAP

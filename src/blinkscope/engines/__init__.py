@@ -12,6 +12,7 @@ from blinkscope.errors import MissingExtra, UserError
 from blinkscope.language.engine import Engine
 
 _TRANSFORMERS = ("torch", "transformers", "accelerate", "gguf", "safetensors")
+_LLAMA = ("llama_cpp", "psutil")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ def _open_transformers(rest: str, options: EngineOptions) -> Engine:
     return TransformersEngine(f"hf:{rest}", loaded.model, loaded.tokenizer, batch_bytes=options.batch_bytes)
 
 
+def _open_gguf(rest: str, options: EngineOptions) -> Engine:
+    if not rest:
+        raise UserError("gguf: needs a file after it: gguf:FILE.")
+    if any(find_spec(package) is None for package in _LLAMA):
+        raise MissingExtra("a model in llama.cpp", "gguf")
+    if options.device != "auto" or options.dtype != "auto":
+        raise UserError(
+            "llama.cpp computes with the numbers of the file, where it was built to; leave out device and dtype."
+        )
+    _wait_passively()
+    from blinkscope.engines.gguf import open_gguf
+
+    return open_gguf(rest, options.batch_bytes)
+
+
 def _open_vllm(rest: str, options: EngineOptions) -> Engine:
     if not rest:
         raise UserError("vllm: needs a model after it: vllm:ORG/NAME or vllm:FOLDER.")
@@ -103,8 +119,12 @@ def _need_no_options(options: EngineOptions) -> None:
 def _need_transformers() -> None:
     if any(find_spec(package) is None for package in _TRANSFORMERS):
         raise MissingExtra("a transformers model", "hf")
+    _wait_passively()
+
+
+def _wait_passively() -> None:
     # Threads that wait by spinning cost a third less on an idle machine and ten times more on a busy one. The setting
-    # counts only until torch is loaded, and a user's own comes first.
+    # counts only until the library is loaded, and a user's own comes first.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -122,6 +142,13 @@ SCHEMES: Mapping[str, Scheme] = {
         _TRANSFORMERS,
         "pip install 'blinkscope[hf]'",
         _open_transformers,
+    ),
+    "gguf": Scheme(
+        "gguf:FILE",
+        "a GGUF file in llama.cpp, the fast engine on a CPU",
+        _LLAMA,
+        "pip install 'blinkscope[gguf]'",
+        _open_gguf,
     ),
     "vllm": Scheme(
         "vllm:ORG/NAME|FOLDER",

@@ -30,7 +30,8 @@ from blinkscope.engines.servers.completions import Completions, CompletionsText
 from blinkscope.engines.servers.dialect import Call, Dialect, Drift, Facts, Order, TextDialect, Words, Written, short
 from blinkscope.engines.servers.opening import meet
 from blinkscope.engines.servers.pool import Pool
-from blinkscope.engines.servers.text import ServerText
+from blinkscope.engines.servers.tokenizer import ServerTokenizer
+from blinkscope.engines.token_text import TokenText
 from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.errors import EngineError
 from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path, Score
@@ -57,7 +58,7 @@ def open_http(spec: str, keys: Mapping[str, str] | None = None) -> HttpEngine:
     dialect, facts = meet(pool)
     if isinstance(dialect, Completions):
         return HttpEngine(pool, dialect, facts, CompletionsText(dialect, facts, pool.ask_any))
-    text = ServerText(cast(TextDialect, dialect), facts, pool.ask_any, set(facts.ends))
+    text = TokenText(ServerTokenizer(cast(TextDialect, dialect), facts, pool.ask_any), set(facts.ends))
     if servers.tokenizer is not None:
         return HttpEngine(pool, dialect, facts, checked(servers.tokenizer, text))
     if facts.template:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]  # comes with accelerate
 import torch
 from jaxtyping import Float
 from transformers.cache_utils import DynamicCache
 
 from blinkscope.engines import reading
 from blinkscope.engines.continuous_batch import in_order, write
+from blinkscope.engines.free_memory import free_bytes
 from blinkscope.engines.key_values import ROOM, KeyValues, can_slice
 from blinkscope.engines.next_token import score_tokens
 from blinkscope.engines.row_decoder import RowDecoder
@@ -240,10 +240,8 @@ def _not_followed(model: Any) -> dict[str, Any]:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """Half of what is free on a GPU; a quarter of what is free elsewhere, at most 4 GiB."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 2
-    return min(int(psutil.virtual_memory().available) // 4, 4 * 2**30)
+    """Half of what is free on a GPU."""
+    return int(torch.cuda.mem_get_info(device)[0]) // 2 if device.type == "cuda" else free_bytes()
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blinkscope.engines.servers.text import ServerText
 from blinkscope.engines.text import Text
+from blinkscope.engines.token_text import TokenText
 from blinkscope.errors import MissingExtra, UserError
 from blinkscope.language.engine import Context, Message, Path
 
@@ -20,7 +20,7 @@ class CheckedText:
 
     name: str
     text: Text
-    server: ServerText
+    server: TokenText
     ends: set[int]
 
     @property
@@ -54,7 +54,7 @@ class CheckedText:
         return self.text.follow_up(context, question)
 
 
-def checked(name: str, server: ServerText) -> CheckedText:
+def checked(name: str, server: TokenText) -> CheckedText:
     """The tokenizer in a folder, or of a model on the hub that is kept on this machine.
 
     Raises
