@@ -13,6 +13,7 @@ import numpy as np
 from blinkscope.diffusion.folders import SCHEME as PIPELINES
 from blinkscope.diffusion.folders import Loading, open_pipeline
 from blinkscope.diffusion.images import read_image
+from blinkscope.diffusion.levels import PILOT
 from blinkscope.diffusion.models import SCHEME as SHIPPED
 from blinkscope.diffusion.models import open_pictures
 from blinkscope.diffusion.pictures import (
@@ -71,7 +72,8 @@ class PicturePlan:
     """What is known before the first draw.
 
     largest: network evaluations of one draw from pure noise.
-    most_draws: how many a level takes at most, were it read by itself: 1 / (4 error^2). None where ends are asked for.
+    most_draws: how many a level takes at most, were it read by itself: 1 / (4 error^2), and those of its first round
+        at least. None where ends are asked for.
     """
 
     record: PictureRecord
@@ -129,7 +131,7 @@ def locate_picture(
             keeper.put_document(DOCUMENT, record.to_json())
         else:
             record = PictureRecord.from_json(document)
-        most = int(np.ceil(0.25 / target.error**2)) if target.ends is None else None
+        most = max(2 * PILOT, int(np.ceil(0.25 / target.error**2))) if target.ends is None else None
         announce(PicturePlan(record, record.costs[-1], most, len(keeper.known), keeper.notes))
         trace = keeper.analyse(record, source_of(record, timed), target, watch)
         keeper.finish(trace.status)

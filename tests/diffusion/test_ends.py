@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
-from blinkscope.diffusion.ends import SHARES, ChangeEnds, read_ends
+from blinkscope.diffusion.ends import FEWEST, SHARES, ChangeEnds, read_ends
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.levels import NoiseLevels
 from blinkscope.diffusion.pictures import locate_sample
@@ -87,6 +87,11 @@ def test_many_draws_give_the_ends_of_the_law() -> None:
     for end, truth in zip(read_ends(draws, "a", STEPS), TRUTH, strict=True):
         assert end.step == pytest.approx(truth, abs=0.2)
         assert end.sd < 0.5
+
+
+def test_no_run_ends_before_it_has_seen_enough() -> None:
+    """However little is asked for: of a handful of draws a stretch can look steep by luck, and its end certain."""
+    assert min(len(draws_of(Known(LAW, seed), 50.0)) for seed in range(10)) >= FEWEST
 
 
 def test_a_picture_that_is_favoured_from_the_start_has_no_lower_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -12,13 +13,14 @@ from scipy.stats import binom
 
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.levels import NoiseLevels
-from blinkscope.diffusion.pictures import METHODS, PictureModel, experiment, locate_sample
+from blinkscope.diffusion.pictures import METHODS, PictureModel, experiment, locate_sample, positions_of
 from blinkscope.diffusion.posteriors import sampled_posterior
 from blinkscope.diffusion.schedules import cosine_times
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop
 from blinkscope.estimate.source import Draw, Order, Stratum
 from blinkscope.estimate.trace import Target
+from blinkscope.report.pictures import ends
 from blinkscope.window import token_windows
 from blinkscope.worlds.gaussian_mixture import GaussianMixture
 
@@ -210,6 +212,23 @@ def test_a_label_function_that_fails_is_named() -> None:
     with pytest.raises(UserError, match="mixture brings no labels"):
         experiment(PictureModel("mixture", MODEL))
     assert experiment(PictureModel("mixture", MODEL, lambda x: [None] * len(x))).final_label == "(unparsed)"
+
+
+def test_times_are_looked_at_at_the_nearest_levels() -> None:
+    """Nearest in e^{-t}: a time beyond the last finite level is pure noise."""
+    sampler = GaussianDiffusion(WORLD.denoise, np.array([0, 0.5, 1, 3, math.inf]), (2,))
+    assert positions_of(sampler, [0.6, 2.9, 99.0, math.inf]) == (0, 1, 3)
+    with pytest.raises(UserError, match=r"time 0\.1 is outside the schedule, whose noise levels lie"):
+        positions_of(sampler, [0.1])
+    with pytest.raises(UserError, match="no times"):
+        positions_of(sampler, [])
+
+
+def test_ends_that_could_be_anywhere_are_not_said() -> None:
+    rough = locate_sample(MODEL, nearest, times=[20.0], target=Target(error=0.3))
+    assert max(end.sd for end in rough.ends) > 64
+    assert ends(rough) == ""
+    assert "passes 0.25" in ends(locate_sample(MODEL, nearest, target=Target(error=0.2)))
 
 
 def test_posteriors_of_many_samples_need_samples_and_their_labels() -> None:

@@ -303,3 +303,4 @@ def test_the_bar_follows_the_variance():
     assert filled(at(0, 0, 0.1)) == pytest.approx(0.25)
     assert filled(at(0, 0, 0.04)) == 1
     assert "error" not in standing(at(0, 7, float("nan")))
+    assert standing(replace(at(0, 7, float("nan")), asked=float("nan")), "evaluations").endswith(" evaluations")

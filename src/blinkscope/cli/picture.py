@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from blinkscope.report.progress import progress_display
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from blinkscope.estimate.loop import Progress
 
 OF_TEXTS = (
     *("item", "ask", "system", "prefill", "messages", "generation", "temperature", "top_p", "top_k", "min_p"),
@@ -51,9 +54,12 @@ def command(arguments: argparse.Namespace) -> int:
     check_places(arguments.report, run)
     with progress_display(sys.stderr, currency="evaluations") as display:
         display.stage(f"loading {arguments.model}")
-        trace = locate_picture(
-            arguments.model, target=target, run=run, announce=_announce, watch=display.update, **options
-        )
+
+        def watch(progress: Progress) -> None:
+            # Ends are no matter of the curve's error.
+            display.update(progress if target.ends is None else replace(progress, error=math.nan, asked=math.nan))
+
+        trace = locate_picture(arguments.model, target=target, run=run, announce=_announce, watch=watch, **options)
     return conclude(trace, run, arguments)
 
 

@@ -36,6 +36,7 @@ LEAST_SLOPE, SLOPE_DOUBT = 0.05, 0.5  # of logit p, per place, where an end is
 MOST_PLACES = 96  # levels that are told apart where a schedule has more
 PILOT = 3  # draws of each half of a coarse level
 ROUND, GROWTH = 16, 0.25  # draws of a round: at least so many, or this share of those before
+FEWEST = 128  # draws before a run may end: the first few of a stretch can look steep by luck
 CERTAIN = 3.0  # standard deviations of logit p beyond 1/4 at pure noise from which on there is no lower end
 
 
@@ -67,7 +68,7 @@ class ChangeEnds:
         seen = _Seen.of(draws, self.levels.final_label, steps)
         process = _Process.given(seen)
         ends = process.ends()
-        if all(end.sd <= self.error for end in ends):
+        if len(draws) >= FEWEST and all(end.sd <= self.error for end in ends):
             return []
         size = max(ROUND, int(GROWTH * len(draws)))
         cost = np.array([stratum.cost for stratum in self.strata])[seen.places[:-1]]

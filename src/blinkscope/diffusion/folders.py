@@ -175,10 +175,10 @@ def _load(diffusers: Any, folder: Path, parts: Mapping[str, str], loading: Loadi
 
 @contextlib.contextmanager
 def _quiet(diffusers: Any) -> Iterator[None]:
-    """Keep notices and progress bars of diffusers from the terminal; errors are raised as ever."""
+    """Keep notices and progress bars of diffusers from the terminal; what fails is raised as ever."""
     log = diffusers.utils.logging
     level = log.get_verbosity()
-    log.set_verbosity_error()
+    log.set_verbosity(log.CRITICAL)  # it also logs what it then raises, or gets over
     log.disable_progress_bar()
     try:
         with warnings.catch_warnings():

@@ -245,7 +245,8 @@ def positions_of(sampler: LevelSampler, times: Sequence[float]) -> tuple[int, ..
             raise UserError(
                 f"time {t:g} is outside the schedule, whose noise levels lie between {known[1]:.4g} and {known[-1]:g}."
             )
-    nearest = [int(np.argmin(np.abs(known[1:] - t))) + 1 if np.isfinite(t) else sampler.steps for t in times]
+    # Nearest in e^{-t}, the share of the signal: far out, where all levels are as good as pure noise, that decides.
+    nearest = [int(np.argmin(np.abs(np.exp(-known[1:]) - np.exp(-t)))) + 1 for t in times]
     return tuple(sorted({sampler.steps - level for level in nearest}))
 
 

@@ -41,8 +41,11 @@ def finding(trace: Trace) -> str:
 
 
 def ends(trace: Trace) -> str:
-    """Where the probability of the picture's own label passes 1/4 and 3/4, in one sentence; empty where not read."""
-    if not trace.ends:
+    """Where the probability of the picture's own label passes 1/4 and 3/4, in one sentence.
+
+    Empty where nothing was read, or where an end could be anywhere.
+    """
+    if not trace.ends or max(end.sd for end in trace.ends) > steps_of(trace):
         return ""
     name = shortened(trace.final_label, summary.LABEL_WIDTH)
     parts = [

@@ -128,7 +128,8 @@ def standing(progress: Progress | Whole, currency: str = "tokens") -> str:
             f"{progress.continuations:,} continuations, {progress.cost:,.0f} {currency}"
         )
     error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
+    aim = "" if math.isnan(progress.asked) else f", {error}asked {progress.asked:g}"
     return (
         f"round {progress.round + 1}: {progress.continuations:,} continuations, "
-        f"{progress.generated_tokens:,.0f} {currency}, {error}asked {progress.asked:g}"
+        f"{progress.generated_tokens:,.0f} {currency}{aim}"
     )

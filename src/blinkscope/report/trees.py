@@ -90,7 +90,8 @@ def narrowing(trace: Trace) -> str:
     for stage in stages(trace)[-SAID:]:
         names = [shortened(label, summary.LABEL_WIDTH) for label in stage.labels]
         one = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
-        parts.append(f"{one} from step {at[stage.row]} on")
+        when = f"from step {at[stage.row]} on" if at[stage.row] < at[-1] else "at the end"
+        parts.append(f"{one} {when}")
     *before, last = parts
     return (
         f"With probability {1 - OPEN:g} or more it becomes {', '.join([*before, ''])}{'and ' if before else ''}{last}."
