@@ -385,6 +385,13 @@ def test_a_server_that_comes_back_is_used_again() -> None:
         assert work(two)
 
 
+def at_many_places(engine: Engine) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """More continuations of eight prefixes than one of two servers is given at a time."""
+    path = toy_path(engine)
+    jobs = [Job((s, i), path, s, (), (4, s, i)) for s in range(8) for i in range(5)]
+    return {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)}
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
@@ -398,7 +405,7 @@ def test_servers_that_differ_are_refused_and_left_out_where_they_come_later(
     other: dict[str, object], words: str
 ) -> None:
     with serving("llama-server", toy=TOY) as one, serving(toy=TOY, **{"dialect": "llama-server", **other}) as two:  # type: ignore[arg-type]
-        pair = f"{one.url},{two.url}"
+        pair = f"{one.url},{two.url}?concurrency=2"
         with pytest.raises(UserError, match=words):
             open_engine(pair)
         two.stop()
@@ -408,25 +415,21 @@ def test_servers_that_differ_are_refused_and_left_out_where_they_come_later(
         time.sleep(0.6)
         two.requests.clear()
         with pytest.warns(UserWarning, match="is left out: the servers differ"):
-            start = toy_start(engine)
-            done = list(engine.continue_([Job((i,), start, 0, (), (3, i, 0)) for i in range(40)], LAW, 1))
-        assert len(done) == 40
+            assert len(at_many_places(engine)) == 40
         assert not work(two)
 
 
 def test_a_server_that_comes_back_with_another_model_gets_no_work() -> None:
     with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY) as two:
-        engine = open_engine(f"{one.url},{two.url}")
-        path = toy_path(engine)
-        jobs = [Job((s, i), path, s, (), (4, s, i)) for s in range(8) for i in range(5)]
-        expected = {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)}
+        engine = open_engine(f"{one.url},{two.url}?concurrency=2")
+        expected = at_many_places(engine)
         assert work(two)
         two.stop()
-        assert {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)} == expected
+        assert at_many_places(engine) == expected
         with serving("llama-server", toy="walk", port=two.port) as third:
             time.sleep(1)
             with pytest.warns(UserWarning, match="another a llama-server"):
-                assert {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)} == expected
+                assert at_many_places(engine) == expected
             assert not work(third)
 
 
@@ -593,7 +596,7 @@ def test_text_servers_share_the_work() -> None:
         alone = located(two.url)
         one.requests.clear()
         two.requests.clear()
-        assert located(f"{one.url},{two.url}") == alone
+        assert located(f"{one.url},{two.url}?concurrency=4") == alone
         assert min(len(work(one)), len(work(two))) > 10
 
 

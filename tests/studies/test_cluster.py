@@ -141,10 +141,11 @@ def test_items_that_fail_are_counted_as_in_one_process(ray: Any, tmp_path: Path)
 def test_each_server_has_a_worker_and_what_one_fails_with_goes_to_another(ray: Any, tmp_path: Path) -> None:
     def spec(*servers: FakeServer) -> CotSpec:
         model = ",".join(server.url for server in servers) + "?patience=1"
-        return CotSpec(items=6, ask=False, asking=replace(TOY, model=model, max_new_tokens=14), target=COARSE)
+        return CotSpec(items=8, ask=False, asking=replace(TOY, model=model, max_new_tokens=14), target=COARSE)
 
     study = study_of("cot")
-    with serving("vllm", toy=HTTP_TOY) as one, serving("vllm", toy=HTTP_TOY) as two:
+    settings: dict[str, Any] = {"toy": HTTP_TOY, "latency": 0.1}  # long enough for the later worker to come in time
+    with serving("vllm", **settings) as one, serving("vllm", **settings) as two:
         alone = run_study(study, spec(one), tmp_path / "alone.db")
         for server in (one, two):
             server.requests.clear()
