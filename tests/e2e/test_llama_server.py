@@ -72,6 +72,31 @@ def test_killed_on_either_side_it_goes_on_where_it_was(tmp_path: Path) -> None:
         server.kill()
 
 
+def test_a_killed_study_of_a_served_model_goes_on(llama_server: LlamaProcess, tmp_path: Path) -> None:
+    asked = ("study", "distribution", "--model", f"{llama_server.url}/v1", "--prompt", "Should I get a cat or a dog?")
+    asked = (*asked, "--feature", r"regex:\b(cat|dog)s?\b", "--items", "2", "--step", "4", "--max-new-tokens", "8")
+    asked = (*asked, "--error", "0.15", "-o", "study.db")
+    command = [sys.executable, "-m", "blinkscope.cli.main", *asked]
+    client = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(10, tmp_path / "study.db", client)
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    before = stored_draws(tmp_path / "study.db")
+    found = result(*asked, cwd=tmp_path)
+    assert found["status"] == "complete"
+    assert not found["failed"]
+    after = stored_draws(tmp_path / "study.db")
+    assert len(after) == found["summary"]["cost"]["continuations"] > len(before) >= 10
+    assert before.items() <= after.items()  # nothing is drawn again
+
+
+def stored_draws(run: Path) -> dict[tuple[int, ...], str]:
+    """Label of every draw, by generation, stratum and replicate."""
+    with sqlite3.connect(f"file:{run}?mode=ro", uri=True) as store:
+        rows = store.execute("select generation, stratum, replicate, label from draw").fetchall()
+    return {tuple(key): label for *key, label in rows}
+
+
 def test_a_study_of_a_served_model(llama_server: LlamaProcess, tmp_path: Path) -> None:
     asked = ("study", "repeat", "--model", f"{llama_server.url}/v1", "--word", "green", "--times", "1,4")
     asked = (*asked, "--max-new-tokens", "4", "--continuations", "24", "-o", "study.db")

@@ -280,6 +280,15 @@ def test_each_fault_is_survived(kind: str) -> None:
         assert server.faults.seen[kind] > 0
 
 
+@pytest.mark.parametrize("kind", ["busy", "broken", "cut", "malformed"])
+def test_a_server_that_fails_while_it_is_met_is_asked_again(kind: str) -> None:
+    faults = Faults(1.0, (kind,))
+    with serving("vllm", toy=TOY, faults=faults) as server:
+        server._loop.call_soon_threadsafe(server._loop.call_later, 0.08, setattr, faults, "share", 0.0)
+        assert open_engine(server.url).name == "server:toy-model"
+        assert faults.seen[kind] > 0
+
+
 def test_retry_after_is_waited_for() -> None:
     with serving("vllm", toy=TOY, faults=Faults(1.0, ("busy",))) as server:
         server.faults.share = 0.0
@@ -506,6 +515,11 @@ def test_several_addresses_and_their_settings() -> None:
 
 def test_mistakes_are_said_in_one_sentence() -> None:
     with serving("no models at all") as server, pytest.raises(UserError, match="not like a server of models"):
+        open_engine(server.url)
+    with (
+        serving("vllm", toy=TOY, faults=Faults(1.0, ("malformed",))) as server,
+        pytest.raises(UserError, match="not like a server of models that is known here"),
+    ):
         open_engine(server.url)
     with serving("vllm", toy=TOY, window=40) as server:
         with pytest.raises(UserError, match="has no model other; it has toy-model"):

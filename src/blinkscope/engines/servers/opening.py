@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +13,15 @@ from blinkscope.engines.servers.address import Servers
 from blinkscope.engines.servers.completions import Completions
 from blinkscope.engines.servers.dialect import Ask, Call, Dialect, Facts, Refused, TextDialect, UnknownModel
 from blinkscope.engines.servers.llama_server import LlamaServer
-from blinkscope.engines.servers.pool import Endpoint, Passing, Pool, Unreachable, refusal
+from blinkscope.engines.servers.pool import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Endpoint,
+    Passing,
+    Pool,
+    Unreachable,
+    refusal,
+)
 from blinkscope.engines.servers.sglang import SGLang
 from blinkscope.engines.servers.vllm import VLLM
 from blinkscope.errors import EngineError, UserError
@@ -28,6 +38,7 @@ DIALECTS: Mapping[str, Callable[[], Dialect]] = {
 """Kinds of servers, in the order in which an unknown one is tried."""
 
 
+TRIES = 4  # of asking a server what it is
 PROBE = "In 2026, it's 12,345 na\u00efve \u4e2d\u6587 \U0001f642:\n\n  f(x)"
 """A text on which tokenizers differ."""
 
@@ -73,7 +84,7 @@ def meet(pool: Pool) -> tuple[Dialect, Facts]:
     silent: list[str] = []
     for endpoint in pool.endpoints:
         try:
-            met.append(_meet(pool, endpoint))
+            met.append(_meet_patiently(pool, endpoint))
         except (Unreachable, Passing) as fault:
             pool.note_fault(endpoint, Unreachable(str(fault)))
             silent.append(f"{endpoint.address.host} ({fault})")
@@ -98,6 +109,28 @@ def meet(pool: Pool) -> tuple[Dialect, Facts]:
     for endpoint in pool.endpoints:
         endpoint.room = pool.servers.concurrency or facts.sequences
     return first.dialect, facts
+
+
+def _meet_patiently(pool: Pool, endpoint: Endpoint) -> Met:
+    """What a server says of itself, asked a few times where it answers and fails."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return _meet(pool, endpoint)
+        except Passing as fault:
+            if not left:
+                if fault.foreign:
+                    raise _stranger(endpoint, tuple(DIALECTS), f" ({fault})") from fault
+                raise
+            time.sleep(min(FIRST_PAUSE if fault.after is None else fault.after, LONGEST_PAUSE) * random.uniform(1, 2))
+    raise AssertionError
+
+
+def _stranger(endpoint: Endpoint, names: Sequence[str], why: str = "") -> UserError:
+    kinds = names[0] if len(names) == 1 else "server of models that is known here"
+    return UserError(
+        f"{endpoint.address.url} answers, but not like a {kinds}{why}; mend the address, or name the kind of server "
+        f"with ?dialect=NAME, one of {', '.join(DIALECTS)}."
+    )
 
 
 def _agreed(said: Sequence[Facts]) -> Facts:
@@ -134,11 +167,7 @@ def _meet(pool: Pool, endpoint: Endpoint) -> Met:
             raise UserError(
                 f"the server at {endpoint.address.host} has no model {servers.model}; it has {others}."
             ) from others
-    kinds = names[0] if len(names) == 1 else "server of models that is known here"
-    raise UserError(
-        f"{endpoint.address.url} answers, but not like a {kinds}; mend the address, or name the kind of server with "
-        f"?dialect=NAME, one of {', '.join(DIALECTS)}."
-    )
+    raise _stranger(endpoint, names)
 
 
 def _signs(dialect: Dialect, facts: Facts, ask: Ask) -> dict[str, object]:

@@ -44,11 +44,23 @@ class Unreachable(Exception):
 
 
 class Passing(Exception):
-    """A failure that may pass. after: seconds that the server asks to wait. cut: it may have been started anew."""
+    """A failure that may pass.
 
-    def __init__(self, words: str, *, busy: bool = False, after: float | None = None, cut: bool = False) -> None:
+    busy: the server says that it is not its fault. after: seconds that it asks to wait. cut: it may have been started
+    anew. foreign: it answered, with something that no server of models would say.
+    """
+
+    def __init__(
+        self,
+        words: str,
+        *,
+        busy: bool = False,
+        after: float | None = None,
+        cut: bool = False,
+        foreign: bool = False,
+    ) -> None:
         super().__init__(words)
-        self.busy, self.after, self.cut = busy, after, cut
+        self.busy, self.after, self.cut, self.foreign = busy, after, cut, foreign
 
 
 @dataclass(eq=False)
@@ -311,13 +323,14 @@ def _read(call: Call[T], status: int, content: bytes, after: str | None, key: st
             raise Passing(f"{status}: {words}", busy=status in _BUSY, after=_seconds(after))
         raise Refused(status, words)
     if parsed is None:
-        raise Passing("its answer is no JSON")
+        raise Passing("its answer is no JSON", foreign=True)
     try:
         return call.read(parsed)
     except Drift:
         raise
     except (Malformed, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise Passing(str(error) if isinstance(error, Malformed) else "its answer has another form") from error
+        words = str(error) if isinstance(error, Malformed) else "its answer has another form"
+        raise Passing(words, foreign=True) from error
 
 
 def _without(parsed: Any, key: str | None) -> Any:
