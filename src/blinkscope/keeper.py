@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -196,6 +196,11 @@ def named(document: str, generation: int) -> str:
 
 def provenance() -> dict[str, JSON]:
     """With what the run is made; a change between two sittings is mentioned, not refused."""
-    loaded = [name for name in ("numpy", "torch", "transformers") if name in sys.modules]
-    versions: dict[str, JSON] = {name: metadata.version(name) for name in ("blinkscope", *loaded)}
+    libraries = {"blinkscope": "blinkscope", "numpy": "numpy", "torch": "torch", "transformers": "transformers"}
+    libraries |= {"llama_cpp": "llama-cpp-python", "vllm": "vllm"}
+    versions: dict[str, JSON] = {}
+    for module, package in libraries.items():
+        if module in sys.modules:
+            with suppress(metadata.PackageNotFoundError):  # not installed, but on the path
+                versions[package] = metadata.version(package)
     return {"versions": versions, "python": platform.python_version(), "machine": platform.platform()}

@@ -27,6 +27,7 @@ from blinkscope.engines.llama_decoder import TEXTS
 from blinkscope.engines.llama_model import BATCH, LlamaMemory, LlamaModel
 from blinkscope.engines.smollm2 import find_weights
 from blinkscope.errors import EngineError, UserError
+from blinkscope.keeper import provenance
 from blinkscope.language.engine import Ask, Completion, Engine, Job, Message, Path
 from blinkscope.language.sampling import Sampling
 from tests.engines import tiny, tiny_gguf
@@ -296,6 +297,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(file, tmp_path, ca
         del one["timing"]
     assert resumed["generation"] == whole["generation"]
     assert resumed["cost"]["continuations"] == whole["cost"]["continuations"]
+    assert "llama-cpp-python" in provenance()["versions"]  # type: ignore[operator]
 
 
 # The embedded model's file.

@@ -145,7 +145,7 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "gguf": Scheme(
         "gguf:FILE",
-        "a GGUF file in llama.cpp, the fast engine on a CPU",
+        "a GGUF file in llama.cpp, its weights as they lie there",
         _LLAMA,
         "pip install 'blinkscope[gguf]'",
         _open_gguf,

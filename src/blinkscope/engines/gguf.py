@@ -1,4 +1,4 @@
-"""A model in a GGUF file, run by llama.cpp: the fast engine for quantised weights on a CPU."""
+"""A model in a GGUF file, run by llama.cpp with the weights as they lie there."""
 
 from __future__ import annotations
 
