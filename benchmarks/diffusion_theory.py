@@ -1,4 +1,4 @@
-"""Diffusion held against the theory: windows, label laws, the martingale, Theorem 2 and the size of steps.
+"""Diffusion held against the theory: windows, label laws, the martingale, Theorem 2, the size of steps and their noise.
 
 On Gaussian mixtures everything is exact, so that what is measured can be compared; on the digits model the sampler's
 own posteriors are estimated by denoising again. The false-alarm probabilities stand in the tests
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,7 +20,8 @@ from jaxtyping import Float, Int
 from blinkscope.critical import Interval, critical_window
 from blinkscope.diffusion.digits import LABELS, SHAPE, Digits, load_digits_model, load_scans
 from blinkscope.diffusion.gaussian import GaussianDiffusion
-from blinkscope.diffusion.schedules import cosine_times
+from blinkscope.diffusion.posteriors import sampled_posterior
+from blinkscope.diffusion.schedules import cosine_times, karras_times
 from blinkscope.divergence import estimated_total_variation, label_law, total_variation
 from blinkscope.posterior import Posterior, martingale_check
 from blinkscope.sampled import SampledMixture, sampled_window
@@ -63,6 +63,7 @@ def main() -> None:
         "martingale": {f"eta={eta:g}": martingale(world, eta, pictures) for eta in (1.0, 0.0)},
         "digits_steps": digits_steps(model, samples),
         "theorem2": theorem2(model, samples, 3 if quick else 4),
+        "settings": settings(500 if quick else 10_000),
     }
     print(json.dumps(report, indent=2))
 
@@ -79,12 +80,17 @@ def common_levels() -> Int[np.ndarray, " levels"]:
 def windows(world: GaussianMixture, steps: int, eta: float, pictures: int, repeats: int) -> dict[str, object]:
     """Exact and measured T_after and T_before of the first component, among the same times for all schedules."""
     times, levels = cosine_times(steps), common_levels() * (steps // 50)
+    rng = np.random.default_rng(11)
+    classes = rng.choice(len(world.labels), size=pictures, p=world.weights)
+    clean = np.concatenate([world.sample(rng, world.labels[k], 0.0, 1) for k in classes])
     posterior = sampled_posterior(
-        GaussianDiffusion(world.denoise, times, world.sample(np.random.default_rng(0), "0", 0.0, 1).shape[1:], eta),
-        world,
-        levels,
-        pictures,
+        GaussianDiffusion(world.denoise, times, clean.shape[1:], eta),
+        lambda x: [world.labels[k] for k in world.posterior(x, 0.0).argmax(axis=1)],
+        clean,
+        levels.tolist(),
         repeats,
+        labels=world.labels,
+        weights=world.weights,
     )
     points = tuple(float(times[level]) for level in levels)
     index = IndexSet("time", "OU time", points[0], points[-1], points)
@@ -110,26 +116,6 @@ def holds(time: float | None, interval: Interval | None, empty: float) -> bool:
     low, high = interval or (None, None)
     at, low, high = (empty if t is None else t for t in (time, low, high))
     return low <= at <= high
-
-
-def sampled_posterior(
-    diffusion: GaussianDiffusion, world: GaussianMixture, levels: Sequence[int], pictures: int, repeats: int
-) -> Posterior:
-    """Posteriors of noised samples of a mixture at each level, from so many denoisings each."""
-    rng = np.random.default_rng(11)
-    classes = rng.choice(len(world.labels), size=pictures, p=world.weights)
-    clean = np.concatenate([world.sample(rng, world.labels[k], 0.0, 1) for k in classes])
-    rows = np.repeat(levels, pictures)
-    noisy = np.array(
-        [diffusion.noise(rng, x, int(i)) for i, x in zip(rows, np.tile(clean, (len(levels), 1)), strict=True)]
-    )
-    many = np.repeat(rows, repeats)
-    finished = diffusion.reverse(np.repeat(noisy, repeats, axis=0), many, streams(len(many), 12))
-    found = world.posterior(finished, 0.0).argmax(axis=1).reshape(len(levels), pictures, repeats)
-    counts = (found[..., None] == np.arange(len(world.labels))).sum(axis=2)
-    return Posterior(
-        diffusion.times[list(levels)], world.labels, counts / repeats, weights=world.weights, counts=counts
-    )
 
 
 def exact_posterior(world: GaussianMixture, times: Float[np.ndarray, " levels"], n: int = 40_000) -> Posterior:
@@ -206,19 +192,10 @@ def theorem2(model: Digits, pictures: int, repeats: int, steps: int = 25) -> lis
     clean = diffusion.sample(streams(pictures, 20))
     start = np.array(model.label(clean))
     weights = np.array([(start == name).mean() for name in LABELS])
-    levels = np.array([6, 9, 12, 15, 18, 21])
-    rows, rngs = np.repeat(levels, pictures), streams(pictures * len(levels), 21)
-    noisy = np.stack(
-        [
-            diffusion.noise(rng, x, int(i))
-            for rng, x, i in zip(rngs, np.tile(clean, (len(levels), 1, 1, 1)), rows, strict=True)
-        ]
-    )
-    many = np.repeat(rows, repeats)
-    read = np.array(model.label(diffusion.reverse(np.repeat(noisy, repeats, axis=0), many, streams(len(many), 22))))
-    labels = read.reshape(len(levels), pictures, repeats)
-    counts = (labels[..., None] == np.array(LABELS)).sum(axis=2)
-    posterior = Posterior(diffusion.times[levels], LABELS, counts / repeats, weights=weights, counts=counts)
+    levels = (6, 9, 12, 15, 18, 21)
+    posterior = sampled_posterior(diffusion, model.label, clean, levels, repeats, labels=LABELS, weights=weights)
+    counts = posterior.counts
+    assert counts is not None
     target, init = np.isin(LABELS, TARGET), np.isin(start, INIT)
     inside = np.isin(start, TARGET)
     wanted = np.where(target, weights, 0) / weights[target].sum()
@@ -243,6 +220,27 @@ def theorem2(model: Digits, pictures: int, repeats: int, steps: int = 25) -> lis
                 "theorem2_sharper": round(eps * (1 + math.sqrt(ratio / 2)), 3),
             }
         )
+    return out
+
+
+def settings(n: int) -> dict[str, object]:
+    """Share of n labels that survive forward-reverse, two Gaussians N(+-6, 1), for settings and numbers of steps.
+
+    At the level of each schedule where |mu| e^{-t} is nearest to 1; ``theory`` is the share by posterior draws there.
+    """
+    world = GaussianMixture(means=np.array([[6.0], [-6.0]]))
+    out: dict[str, object] = {}
+    for steps in (50, 100, 250):
+        times = karras_times(steps, sigma_min=0.02)
+        level = int(np.abs(6 * np.exp(-times) - 1).argmin())
+        row = {"theory": round(float(label_law(world.law(float(times[level])), ("0",)).mean[0, 0]), 3)}
+        for eta, churn in [(1.0, 0.0), (0.5, 0.0), (0.0, 0.0), (0.0, 20.0)]:
+            diffusion = GaussianDiffusion(world.denoise, times, (1,), eta=eta, churn=churn)
+            rngs = [np.random.default_rng([9, i]) for i in range(n)]
+            noisy = np.stack([diffusion.noise(rng, 6 + rng.standard_normal(1), level) for rng in rngs])
+            kept = diffusion.reverse(noisy, np.full(n, level), rngs) > 0
+            row[f"eta={eta:g},churn={churn:g}"] = round(float(kept.mean()), 3)
+        out[str(steps)] = row
     return out
 
 

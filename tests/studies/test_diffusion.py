@@ -112,6 +112,25 @@ def test_near_means_part_last(found: tuple[Path, StudyResult]) -> None:
     assert all(node["kept"] > root["kept"] for node in nodes)
 
 
+def test_the_regimes_of_theorem_2(found: tuple[Path, StudyResult]) -> None:
+    """T_start of a label is the T_after of its window; from a label to all of them T_end is its T_before; with times.
+
+    Where the theorem speaks, the label law is no further from the target's than its bound says.
+    """
+    rows = found[1].findings.tables["theorem2"]
+    ends = {row["of"]: row for row in found[1].findings.tables["windows"]}
+    every = ", ".join(WORLD.labels)
+    assert {(row["from"], row["target"]) for row in rows} >= {(a, b) for a in WORLD.labels for b in (a, every)}
+    for row in rows:
+        if row["target"] == row["from"]:
+            assert row["start"] == ends[row["from"]]["end"]
+            assert row["t_start"] == ends[row["from"]]["t_after"]
+        elif row["target"] == every:
+            assert (row["end"], row["t_end"]) == (ends[row["from"]]["start"], ends[row["from"]]["t_before"])
+        if row["moved"] is not None:
+            assert row["moved"] <= row["sharper"] <= row["published"]
+
+
 def test_forward_reverse_and_certificate(found: tuple[Path, StudyResult]) -> None:
     """The label law starts at the prior and ends at the label, and beyond T_after a label is left as seldom as said."""
     rows = {(row["kept"], row["from"], row["label"]): row["p"] for row in found[1].findings.tables["forward_reverse"]}

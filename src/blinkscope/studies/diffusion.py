@@ -29,6 +29,7 @@ from blinkscope.studies.mixtures import (
     Generations,
     curve_rows,
     generations_of,
+    regime_rows,
     reverse_rows,
     tree_rows,
     window_rows,
@@ -191,6 +192,10 @@ def _result(spec: DiffusionSpec, target: Target, found: Sequence[tuple[str, Mapp
         "total_variation": clock.beside(curve_rows(generations, sets)),
         "pairs": pairs,
         "tree": clock.beside(nodes),
+        "theorem2": [
+            {**row, "t_start": clock.at(row["start"]), "t_end": clock.at(row["end"])}
+            for row in regime_rows(generations, spec.eps, nodes)
+        ],
         "same": clock.beside(same_rows(generations, target.level)),
         "forward_reverse": clock.beside(reverse_rows(generations)),
     }
