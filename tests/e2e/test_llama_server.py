@@ -119,3 +119,7 @@ def test_a_mistake_is_said_in_the_servers_own_words(llama_server: LlamaProcess, 
     assert "context window is 512" in refused(*QUESTION, "--model", url, "--max-new-tokens", "600")
     assert "no server answers" in refused(*QUESTION, "--model", "http://127.0.0.1:9/v1", status=1)
     assert "there are llama-server, vllm" in refused(*QUESTION, "--model", f"{url}?dialect=other")
+    for kind in ("vllm", "sglang", "completions"):  # its completions route tells no texts of tokens
+        assert f"answers, but not like a {kind}" in refused(*QUESTION, "--model", f"{url}?dialect={kind}")
+    assert "known here" in refused(*QUESTION, "--model", f"{url}/elsewhere/v1")
+    assert "the prompt has" in refused("locate", "word " * 700, "--feature", "exact", "--model", url)

@@ -89,7 +89,7 @@ def meet(pool: Pool) -> tuple[Dialect, Facts]:
             pool.note_fault(endpoint, Unreachable(str(fault)))
             silent.append(f"{endpoint.address.host} ({fault})")
         else:
-            endpoint.met = True
+            endpoint.met, endpoint.room = True, _room(pool, met[-1].facts)
     if not met:
         raise EngineError(f"no server answers at {', '.join(silent)}; start it, or mend the address.")
     if silent:
@@ -104,11 +104,18 @@ def meet(pool: Pool) -> tuple[Dialect, Facts]:
         first.compare(back)
         if _agreed([facts, back.facts]) != facts:
             raise UserError("it can do less than the others (context window, log-probabilities or continuations).")
+        endpoint.room = _room(pool, back.facts)
 
     pool.meet_again = meet_again
     for endpoint in pool.endpoints:
-        endpoint.room = pool.servers.concurrency or facts.sequences
+        if not endpoint.met:  # most likely like the others
+            endpoint.room = _room(pool, facts)
     return first.dialect, facts
+
+
+def _room(pool: Pool, facts: Facts) -> int:
+    """How many continuations a server is given at a time."""
+    return pool.servers.concurrency or facts.sequences
 
 
 def _meet_patiently(pool: Pool, endpoint: Endpoint) -> Met:
@@ -119,14 +126,15 @@ def _meet_patiently(pool: Pool, endpoint: Endpoint) -> Met:
         except Passing as fault:
             if not left:
                 if fault.foreign:
-                    raise _stranger(endpoint, tuple(DIALECTS), f" ({fault})") from fault
+                    raise _stranger(pool, endpoint, f" ({fault})") from fault
                 raise
             time.sleep(min(FIRST_PAUSE if fault.after is None else fault.after, LONGEST_PAUSE) * random.uniform(1, 2))
     raise AssertionError
 
 
-def _stranger(endpoint: Endpoint, names: Sequence[str], why: str = "") -> UserError:
-    kinds = names[0] if len(names) == 1 else "server of models that is known here"
+def _stranger(pool: Pool, endpoint: Endpoint, why: str = "") -> UserError:
+    """What is said of a server that is not of the kind that was named, or of none that is known."""
+    kinds = pool.servers.dialect or "server of models that is known here"
     return UserError(
         f"{endpoint.address.url} answers, but not like a {kinds}{why}; mend the address, or name the kind of server "
         f"with ?dialect=NAME, one of {', '.join(DIALECTS)}."
@@ -167,7 +175,7 @@ def _meet(pool: Pool, endpoint: Endpoint) -> Met:
             raise UserError(
                 f"the server at {endpoint.address.host} has no model {servers.model}; it has {others}."
             ) from others
-    raise _stranger(endpoint, names)
+    raise _stranger(pool, endpoint)
 
 
 def _signs(dialect: Dialect, facts: Facts, ask: Ask) -> dict[str, object]:
