@@ -138,6 +138,7 @@ def test_items_that_fail_are_counted_as_in_one_process(ray: Any, tmp_path: Path)
     assert spread.to_json() == alone.to_json()
 
 
+@pytest.mark.slow
 def test_each_server_has_a_worker_and_what_one_fails_with_goes_to_another(ray: Any, tmp_path: Path) -> None:
     def spec(*servers: FakeServer) -> CotSpec:
         model = ",".join(server.url for server in servers) + "?patience=1"

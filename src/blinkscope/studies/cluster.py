@@ -125,7 +125,7 @@ class Hall:
             hand, task = at_work[call]
             try:
                 report: Report = self.ray.get(next(call))
-            except self.ray.exceptions.RayActorError as death:
+            except self._gone as death:
                 self._replace(hand, death)
                 for lost in [lost for lost, (owner, _) in at_work.items() if owner is hand]:
                     _, task = at_work.pop(lost)
@@ -167,6 +167,12 @@ class Hall:
         for hand in self._hands:
             self.ray.kill(hand.actor)
 
+    @property
+    def _gone(self) -> tuple[type[Exception], ...]:
+        """What Ray says where a worker has died, or what it sent was lost with its machine."""
+        said = self.ray.exceptions
+        return (said.RayActorError, said.WorkerCrashedError, said.ObjectLostError)
+
     def _hire(self, place: Place, deaths: int = 0) -> None:
         actor = self.ray.remote(Worker).options(max_concurrency=MOST_AT_ONCE, **place.resources).remote()
         number = max((hand.number for hand in self._hands), default=0) + 1
@@ -177,6 +183,7 @@ class Hall:
     def _replace(self, hand: Hand, death: Exception) -> None:
         """Hire another worker for a dead one's place, unless it has lost too many in a row."""
         self._hands.remove(hand)
+        self.ray.kill(hand.actor)  # in case that it only seemed dead
         if hand.deaths + 1 < MOST_DEATHS:
             self._hire(hand.place, hand.deaths + 1)
         elif not self._hands:
@@ -194,11 +201,19 @@ class Hall:
         return [replace(place, resources={**place.resources, "memory": memory}) for place in more]
 
     def _handed_out(self, waiting: deque[Task], failed: Mapping[int, set[int]]) -> Iterator[tuple[Hand, Task]]:
-        """Workers with room, the least busy first, each with the first item that it has not failed with."""
+        """Workers with room, the least busy first, each with the first item that not it, or everyone, failed with."""
+        everyone = {hand.number for hand in self._hands}
         while waiting:
             free = [hand for hand in self._hands if hand.ready and hand.busy < hand.ready.at_once]
-            pairs = ((hand, task) for hand in sorted(free, key=lambda hand: hand.busy) for task in waiting)
-            found = next(((hand, task) for hand, task in pairs if hand.number not in failed[task.number]), None)
+            found = next(
+                (
+                    (hand, task)
+                    for hand in sorted(free, key=lambda hand: hand.busy)
+                    for task in waiting
+                    if hand.number not in failed[task.number] or failed[task.number] >= everyone
+                ),
+                None,
+            )
             if found is None:
                 return
             waiting.remove(found[1])
@@ -216,7 +231,7 @@ class Hall:
         hand = self._opening.pop(came[0])
         try:
             opened = self.ray.get(came[0])
-        except self.ray.exceptions.RayActorError as death:
+        except self._gone as death:
             if "blinkscope" in str(death) and "ModuleNotFoundError" in str(death):
                 raise UserError(
                     "the machines of the cluster do not have blinkscope; install it there, in the version that runs "
