@@ -2,14 +2,18 @@
 
 The question is between which reverse steps a scan's digit is decided: the steps at which P(same digit) passes 0.25 and
 0.75. The law of the labels is that of the scans' own exact denoiser, so that it is known and all ways can be repeated
-often. The error of a way is the root mean square distance of its ends from those of the known law, in steps. The
-uniform grid draws equally often at every level, is read by isotonic regression or by the smooth curve of
-``diffusion/ends.py``, and is given as many draws as it needs for the error that the other way makes. ``curve`` aims at
-every level's posterior and reads its ends by isotonic regression, ``ends`` (``locate --ends``) aims at the ends alone.
-Last come the share of an answer's time that is not the networks', and the settings of the sampler that are inside and
-outside the theory, on two Gaussians.
+often. The error of a way is the root mean square distance of its ends from those of the known law, in steps. ``curve``
+aims at every level's posterior and reads its ends by isotonic regression, ``ends`` (``locate --ends``) aims at the ends
+alone. The uniform grid draws equally often at every level. It is given
 
-    python benchmarks/diffusion.py                    # about eight minutes of one core
+    equal repeats   as many draws at every level as the other way has, on average, at the levels that it looks at
+    equal error     as many as it needs for the error that the other way makes, read by isotonic regression, or by the
+                    smooth curve of ``diffusion/ends.py``
+
+Then come how the cost grows with the number of steps, of levels asked for, of labels and with the error asked for, and
+the share of an answer's time that is not the networks'.
+
+    python benchmarks/diffusion.py                    # about six minutes of one core
     python benchmarks/diffusion.py --quick            # fewer levels, scans and draws: a minute
 """
 
@@ -34,38 +38,38 @@ from blinkscope.diffusion.exact import EmpiricalData
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.levels import NoiseLevels
 from blinkscope.diffusion.pictures import locate_sample
-from blinkscope.diffusion.schedules import cosine_times, karras_times
-from blinkscope.divergence import label_law as posterior_law
+from blinkscope.diffusion.schedules import cosine_times
 from blinkscope.estimate.source import Draw, Order, Stratum
 from blinkscope.estimate.trace import Target
-from blinkscope.worlds.gaussian_mixture import GaussianMixture
 
-ENDS_ASKED = (3.0, 2.0, 1.0)
+STEPS = (50, 100, 250)
+SCANS = (0, 9, 3)
+CURVES_ASKED = (0.1, 0.05)
+ENDS_ASKED = 0.02  # as a share of the steps
 REPEATS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SMOOTH_REPEATS = (1, 2, 4, 8, 16, 32)
-REPETITIONS = 20
+REPETITIONS, GROWTH_REPETITIONS = 20, 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="adaptive noise levels against a uniform grid")
     parser.add_argument("--quick", action="store_true", help="fewer levels, scans and draws")
     quick = parser.parse_args().quick
-    steps, scans, draws = (16, (0,), 100) if quick else (64, (0, 9), 1000)
+    counts, scans, draws = ((16,), SCANS[:1], 100) if quick else (STEPS, SCANS, 300)
     model, (known, tested) = load_digits_model(), load_scans()
     data = EmpiricalData(known.pictures, tuple(LABELS[digit] for digit in known.digits))
     results = []
     for number in scans:
-        law = label_law(data, tested.pictures[number], steps, draws)
-        same = law[:, int(tested.digits[number])]
-        print(f"scan {number}, digit {tested.digits[number]}: P(same) {np.round(same, 2).tolist()}", file=sys.stderr)
         digit = int(tested.digits[number])
-        results += [against_grid(law, digit, "curve", Target(error=error)) for error in (0.05, 0.1)]
-        results += [against_grid(law, digit, "ends", Target(ends=ends)) for ends in ENDS_ASKED]
+        for steps in counts:
+            law = label_law(data, tested.pictures[number], steps, draws)
+            for target in (*(Target(error=error) for error in CURVES_ASKED), Target(ends=ENDS_ASKED * steps)):
+                results.append({"scan": number, "steps": steps, **against_grid(law, digit, target)})
+                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     report = {
-        "steps": steps,
-        "scans": results,
+        "against_grid": results,
+        "growth": growth(data, tested.pictures[0], int(tested.digits[0]), counts, draws),
         "overhead": overhead(model),
-        "settings": settings(500 if quick else 10_000),
     }
     print(json.dumps(report, indent=2))
 
@@ -99,17 +103,15 @@ class KnownLaw:
                 yield Draw(order.stratum, replicate, LABELS[digit], float(len(self.law) - order.stratum))
 
 
-def against_grid(law: Float[np.ndarray, "steps labels"], digit: int, way: str, target: Target) -> dict[str, object]:
-    """Cost and error of one way, and of the uniform grid that is as good."""
+def against_grid(law: Float[np.ndarray, "steps labels"], digit: int, target: Target) -> dict[str, object]:
+    """Cost and error of one way, and of the uniform grid that is as good, or repeats as often."""
     steps = len(law)
     rows = np.arange(steps + 1)
     truth = isotonic_ends(np.append(law[:, digit], 1.0), np.ones(steps + 1), rows)
-    found, stated, costs = [], [], []
+    found, stated, costs, looked_at = [], [], [], []
     for seed in range(REPETITIONS):
         source = KnownLaw(law, seed)
-        levels = NoiseLevels(source.strata, LABELS[digit], 12, seed, target.error)
-        method = levels if target.ends is None else ChangeEnds(levels, target.ends)
-        draws = drawn(source, method)
+        draws = drawn(source, method_of(source, digit, target))
         if target.ends is None:
             found.append(isotonic_ends(*counted(draws, digit, steps)))
         else:
@@ -117,25 +119,34 @@ def against_grid(law: Float[np.ndarray, "steps labels"], digit: int, way: str, t
             found.append(np.array([end.step for end in read]))
             stated.append([end.sd for end in read])
         costs.append(sum(draw.cost for draw in draws))
-    made, cost = distance(np.array(found), truth), float(np.mean(costs))
+        looked_at.append(len(draws) / len({draw.stratum for draw in draws}))
+    made, cost, repeats = distance(np.array(found), truth), float(np.mean(costs)), float(np.mean(looked_at))
     grid = {reading: uniform(law[:, digit], reading, truth) for reading in ("isotonic", "smooth")}
     full = steps * (steps + 1) / 2
+    needed = {reading: repeats_for(errors, made) for reading, errors in grid.items()}
     return {
         "digit": digit,
-        "way": way,
+        "way": "curve" if target.ends is None else "ends",
         "asked": target.error if target.ends is None else target.ends,
         "ends": truth.round(2).tolist(),
         "error_of_ends": round(made, 2),
         "stated": round(float(np.sqrt(np.mean(np.square(stated)))), 2) if stated else None,
         "network_evaluations": round(cost),
-        "times_fewer_than_uniform": {
-            reading: round(repeats_for(errors, made) * full / cost, 2) for reading, errors in grid.items()
+        "equal_repeats": {
+            "repeats": round(repeats, 1),
+            "times_fewer": round(repeats * full / cost, 1),
+            "error_of_uniform": round(error_at(grid["isotonic"], repeats), 2),
         },
-        "error_of_uniform": {
-            reading: {str(repeats): round(error, 2) for repeats, error in errors.items()}
-            for reading, errors in grid.items()
+        "equal_error": {
+            reading: {"repeats": round(count, 1), "times_fewer": round(count * full / cost, 1)}
+            for reading, count in needed.items()
         },
     }
+
+
+def method_of(source: KnownLaw, digit: int, target: Target) -> NoiseLevels | ChangeEnds:
+    levels = NoiseLevels(source.strata, LABELS[digit], 12, source.seed, target.error)
+    return levels if target.ends is None else ChangeEnds(levels, target.ends)
 
 
 def drawn(source: KnownLaw, method: NoiseLevels | ChangeEnds) -> list[Draw]:
@@ -186,6 +197,11 @@ def repeats_for(errors: Mapping[int, float], wanted: float) -> float:
     return float(np.exp(np.interp(-np.log(wanted), -np.log(list(errors.values())), np.log(list(errors)))))
 
 
+def error_at(errors: Mapping[int, float], repeats: float) -> float:
+    """The error of the grid with so many repeats."""
+    return float(np.exp(np.interp(np.log(repeats), np.log(list(errors)), np.log(list(errors.values())))))
+
+
 def isotonic_ends(
     share: Float[np.ndarray, " rows"], sizes: Float[np.ndarray, " rows"], rows: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, " ends"]:
@@ -199,25 +215,55 @@ def distance(found: Float[np.ndarray, "repetitions ends"], truth: Float[np.ndarr
     return float(np.sqrt(((found - truth) ** 2).mean()))
 
 
-def settings(n: int) -> dict[str, object]:
-    """Share of n labels that survive forward-reverse, two Gaussians N(+-6, 1), for settings and numbers of steps.
+def growth(
+    data: EmpiricalData, scan: Pictures, digit: int, counts: Sequence[int], draws: int
+) -> dict[str, dict[str, object]]:
+    """Network evaluations of a curve, and seconds of blinkscope's own work, as one thing changes.
 
-    At the level of each schedule where |mu| e^{-t} is nearest to 1; ``theory`` is the share by posterior draws there.
+    Where nothing else is said: the first number of steps, error 0.1, ten labels, levels chosen by the method.
     """
-    world = GaussianMixture(means=np.array([[6.0], [-6.0]]))
-    out: dict[str, object] = {}
-    for steps in (50, 100, 250):
-        times = karras_times(steps, sigma_min=0.02)
-        level = int(np.abs(6 * np.exp(-times) - 1).argmin())
-        row = {"theory": round(float(posterior_law(world.law(float(times[level])), ("0",)).mean[0, 0]), 3)}
-        for eta, churn in [(1.0, 0.0), (0.5, 0.0), (0.0, 0.0), (0.0, 20.0)]:
-            diffusion = GaussianDiffusion(world.denoise, times, (1,), eta=eta, churn=churn)
-            rngs = [np.random.default_rng([9, i]) for i in range(n)]
-            noisy = np.stack([diffusion.noise(rng, 6 + rng.standard_normal(1), level) for rng in rngs])
-            kept = diffusion.reverse(noisy, np.full(n, level), rngs) > 0
-            row[f"eta={eta:g},churn={churn:g}"] = round(float(kept.mean()), 3)
-        out[str(steps)] = row
-    return out
+    laws = {steps: label_law(data, scan, steps, draws) for steps in counts}
+    law = laws[counts[0]]
+    others = [k for k in range(len(LABELS)) if k != digit]
+
+    def merged(labels: int) -> Float[np.ndarray, "steps labels"]:
+        """The law with all but the first of the other labels taken as one."""
+        out = law.copy()
+        rest = others[labels - 2 :]
+        out[:, rest[0]] = law[:, rest].sum(axis=1)
+        out[:, rest[1:]] = 0
+        return out
+
+    def levels(count: int) -> tuple[int, ...]:
+        return tuple(sorted({round(len(law) * i / count) for i in range(count)}))
+
+    return {
+        "steps": {str(steps): cost_of(one, digit, 0.1) for steps, one in laws.items()},
+        "error": {str(error): cost_of(law, digit, error) for error in (0.1, 0.05, 0.025)},
+        "labels": {str(count): cost_of(merged(count), digit, 0.1) for count in (2, 10)},
+        "levels_asked_for": {str(count): cost_of(law, digit, 0.1, levels(count)) for count in (4, 16)},
+    }
+
+
+def cost_of(
+    law: Float[np.ndarray, "steps labels"], digit: int, error: float, positions: tuple[int, ...] | None = None
+) -> dict[str, object]:
+    found = []
+    for seed in range(GROWTH_REPETITIONS):
+        source = KnownLaw(law, seed)
+        method = NoiseLevels(source.strata, LABELS[digit], 12, seed, error, positions=positions)
+        started = time.process_time()
+        draws = drawn(source, method)
+        method.estimate(draws)
+        seconds = time.process_time() - started
+        found.append((sum(draw.cost for draw in draws), len(draws), len({draw.stratum for draw in draws}), seconds))
+    evaluations, continuations, levels, seconds = np.mean(found, axis=0)
+    return {
+        "network_evaluations": round(evaluations),
+        "continuations": round(continuations),
+        "levels": round(levels, 1),
+        "own_seconds": round(seconds, 2),
+    }
 
 
 def overhead(model: Digits) -> dict[str, float]:
