@@ -31,12 +31,14 @@ from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
 
 PILOT = 1  # draws of each half of each open position in the unbiased first round
-SPARSE_PILOT = 16  # least draws of the pooled estimator's first round
+SPARSE_PILOT = 16  # least draws of the pooled estimator's first round that are spread along the path
+FIRST_LEFT = 8  # and those that are placed where a fresh generation would leave it first
 SMALLEST_ROUND = 32  # draws, so that an engine's batch stays full
 GROWTH = 0.25  # largest cost of a later round, as a share of everything spent before it
 AIM = 0.99  # a round aims a little below a round error, so that it seldom takes another one to get there
 DRAWS = 300  # joint draws about the unbiased mean
 WIDER = 1.2  # draws deviate by this factor more: a run ends where its variance happens to look small
+TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +123,7 @@ class Decomposition:
         index = np.arange(self.recursion.steps + 1, dtype=float)
         joint = self._joint(counts, labels)
         if self.estimator == "pooled":
-            return Posterior(index, labels, joint.mean(axis=0), joint)
+            return Posterior(index, labels, joint.mean(axis=0), widened(joint), deviation=joint.std(axis=0))
         mean = self.recursion.curve(proportions(counts), self._final(labels))
         laws = self._laws(counts.sum(axis=1), labels)
         about = self._about(mean, laws, counts)
@@ -146,8 +148,7 @@ class Decomposition:
         inverse = inverse_counts(counts.sum(axis=2))
         moved = laws.deviations(np.where(inverse > 0, WIDER**2 * inverse, np.nan), DRAWS, rng)
         rows = self.recursion.curve(np.moveaxis(moved, 0, 1), np.zeros(moved.shape[::2]))
-        draws = np.maximum(mean + np.moveaxis(rows, 1, 0), 0.0)
-        return np.asarray(draws / draws.sum(axis=2, keepdims=True))
+        return as_laws(mean + np.moveaxis(rows, 1, 0))
 
     def _joint(
         self, counts: Int[np.ndarray, "steps halves labels"], labels: tuple[str, ...]
@@ -193,13 +194,27 @@ class Decomposition:
         return room
 
 
+def widened(joint: Float[np.ndarray, "draws rows labels"]) -> Float[np.ndarray, "draws rows labels"]:
+    """The joint draws, ``WIDER`` times as far from their mean."""
+    mean = joint.mean(axis=0)
+    return as_laws(mean + WIDER * (joint - mean))
+
+
+def as_laws(draws: Float[np.ndarray, "draws rows labels"]) -> Float[np.ndarray, "draws rows labels"]:
+    """Draws that were moved, cut at 0 and made laws again."""
+    draws = np.maximum(draws, 0.0)
+    return np.asarray(draws / draws.sum(axis=2, keepdims=True))
+
+
 def pilot(recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator) -> Int[np.ndarray, "steps halves"]:
     """Draws of the first round.
 
     Unbiased: the same everywhere, and at least ``SMALLEST_ROUND``, so that a run does not end because two or four draws
     happened to agree: that would bias the mean, whatever the later rounds do. Pooled: one for each time that a
     generation is expected to leave the path, at most one at a position but at least ``SPARSE_PILOT`` altogether.
-    Between positions that seldom fork the row hardly changes, and data are shared.
+    Between positions that seldom fork the row hardly changes, and data are shared. ``FIRST_LEFT`` more stand where a
+    fresh generation would leave the path first: only these tell whether anything is open at the beginning, and a run
+    must not end because two or three of them agree and all that follows is settled.
     """
     counts = np.zeros((recursion.steps, 2), dtype=np.int64)
     if not strata:
@@ -211,6 +226,8 @@ def pilot(recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator)
     else:
         expected = -np.log(np.maximum(recursion.p[keys], np.exp(-1)))
         expected *= max(1.0, SPARSE_PILOT / float(expected.sum()))
+        first = (np.cumprod(np.append(1.0, recursion.p))[:-1] * recursion.off_path)[keys]
+        expected += FIRST_LEFT * first / max(float(first.sum()), TINY)
         each = np.diff(np.floor(np.cumsum(expected) + 0.5), prepend=0)
         wanted = np.stack([np.ceil(each / 2), np.floor(each / 2)], axis=1)
     counts[keys] = np.minimum(wanted, room)
