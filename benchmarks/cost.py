@@ -14,9 +14,11 @@ linearly between them); true windows of change 0.6 or more and how many of them 
 that have none. Windows of ``grid`` follow the paper's rule, a rise of 0.5 between consecutive fractions.
 
 ``equal_error`` is the cost of resampling every position for a method's own mean squared error, over the method's cost:
-n free continuations have mean squared error mean(pi (1 - pi)) / n exactly. ``prediction_factor`` is by how much the
-prediction made before the first draw was off, either way. ``coverage`` is the share of 95 % bands that hold the truth,
-over (row, label) with truth in (0.02, 0.98), with an interval in which a run counts once. Prints one JSON object.
+n free continuations have mean squared error mean(pi (1 - pi)) / n exactly. ``prediction`` says how far the prediction
+made before the first draw was off, and ``after_the_first_look`` the one made after the first round, over the runs that
+went on: the median factor, either way, and deciles of what was spent over it. ``coverage`` is the share of 95 % bands
+that hold the truth, over (row, label) with truth in (0.02, 0.98), with an interval in which a run counts once. Prints
+one JSON object.
 """
 
 from __future__ import annotations
@@ -48,10 +50,11 @@ FORK_FROM, FORK_DRAWS = 0.05, 30
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What one run of a method gave."""
+    """What one run of a method gave; ``foreseen`` is what it expected to cost after its first look, if it went on."""
 
     tokens: float
     posterior: Posterior
+    foreseen: float | None = None
 
 
 def run(case: Case, method: str, error: float, seed: int, threshold: float) -> Result:
@@ -62,7 +65,7 @@ def run(case: Case, method: str, error: float, seed: int, threshold: float) -> R
         outcome = loop.run(case.off_path_source(seed), case.divergence(seed, target.estimator), target)
     else:
         outcome = loop.run(case.free_source(seed), _free_method(case, method, seed, threshold), Target())
-    return Result(sum(draw.cost for draw in outcome.draws), outcome.posterior)
+    return Result(sum(draw.cost for draw in outcome.draws), outcome.posterior, outcome.foreseen)
 
 
 def _free_method(case: Case, method: str, seed: int, threshold: float) -> Grid | Bisection:
@@ -127,13 +130,15 @@ def measure(case: Case, method: str, error: float, runs: int, threshold: float) 
     """Averages and counts over the runs of one case."""
     rows = np.arange(case.recursion.steps + 1, dtype=float)
     exact = token_windows(Posterior(rows, case.labels, case.truth), case.final_label, max_width=case.width)
-    tokens, squared, bands, found = [], [], [], {"true": 0, "hit": 0, "listed": 0, "right": 0, "alarms": 0}
+    tokens, squared, bands, looked, found = [], [], [], [], {"true": 0, "hit": 0, "listed": 0, "right": 0, "alarms": 0}
     for seed in range(runs):
         result = run(case, method, error, seed, threshold)
         listed = windows(case, method, result.posterior)
         tokens.append(result.tokens)
         squared.append(squared_error(case, result.posterior))
         bands.append(covered(case, result.posterior))
+        if result.foreseen is not None:
+            looked.append(result.foreseen / result.tokens)
         found["true"] += len(case.windows)
         found["hit"] += overlapping(case.windows, listed)
         found["listed"] += len(listed)
@@ -153,6 +158,8 @@ def measure(case: Case, method: str, error: float, runs: int, threshold: float) 
         "rms_error": round(mean_squared**0.5, 4),
         "equal_error": equal and round(equal, 2),
         "bands": bands,
+        "predicted_over_spent": [predicted / spent for spent in tokens] if predicted else [],
+        "foreseen_over_spent": looked,
         **found,
     }
 
@@ -160,23 +167,28 @@ def measure(case: Case, method: str, error: float, runs: int, threshold: float) 
 def summary(rows: Sequence[dict[str, Any]], nulls: int) -> dict[str, Any]:
     """One method over the cases of a group."""
     total = {key: sum(row[key] for row in rows) for key in ("true", "hit", "listed", "right", "alarms")}
-    factors = [
-        max(row["predicted_tokens"] / row["tokens"], row["tokens"] / row["predicted_tokens"])
-        for row in rows
-        if row["predicted_tokens"]
-    ]
     ratios = [row["equal_error"] for row in rows if row["equal_error"] is not None]
     return {
         "median_tokens": round(statistics.median(row["tokens"] for row in rows)),
         "total_tokens": sum(row["tokens"] for row in rows),
         "median_rms_error": round(statistics.median(row["rms_error"] for row in rows), 4),
         "median_equal_error": round(statistics.median(ratios), 2),
-        "median_prediction_factor": round(statistics.median(factors), 2) if factors else None,
+        "prediction": off([ratio for row in rows for ratio in row["predicted_over_spent"]]),
+        "after_the_first_look": off([ratio for row in rows for ratio in row["foreseen_over_spent"]]),
         "coverage": share(*zip(*(bands for row in rows for bands in row["bands"]), strict=True)),
         "recall": f"{total['hit']}/{total['true']}",
         "precision": f"{total['right']}/{total['listed']}",
         "null_runs_with_a_window": f"{total['alarms']}/{nulls}",
     }
+
+
+def off(ratios: Sequence[float]) -> dict[str, Any] | None:
+    """How far predictions were off, either way, in median; and what was spent over what was predicted."""
+    if not ratios:
+        return None
+    spent = np.quantile([1 / ratio for ratio in ratios], [0.1, 0.5, 0.9])
+    factor = statistics.median(max(ratio, 1 / ratio) for ratio in ratios)
+    return {"runs": len(ratios), "median_factor": round(factor, 2), "spent_10_50_90": np.round(spent, 2).tolist()}
 
 
 def main() -> None:

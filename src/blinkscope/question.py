@@ -112,7 +112,7 @@ def sort_options(
 
 
 def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) -> None:
-    """Refuse options, by name, that a method would not look at: these two draw numbers, not to an error."""
+    """Refuse options, by name, that a method would not look at: grid and bisect do not draw to an error."""
     name = method.name if isinstance(method, MethodOptions) else method
     if name not in ("grid", "bisect"):
         return

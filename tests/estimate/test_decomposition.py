@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blinkscope.estimate.decomposition import Decomposition
+from blinkscope.estimate.decomposition import FIRST_LEFT, SPARSE_PILOT, WIDER, Decomposition, pilot, widened
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import Draw, Stratum
 from blinkscope.posterior import Posterior
@@ -41,6 +41,30 @@ def test_joint_draws_are_laws(case, estimator) -> None:
     assert (high <= 1 + 1e-9).all()
     for window in token_windows(posterior, "a", delta=0.3):
         assert window.low <= window.change <= window.high <= 1 + 1e-9
+
+
+def test_the_pooled_pilot_looks_where_a_fresh_generation_would_leave_the_path_first() -> None:
+    """Each position is left with probability 1/2: half of the generations leave at the first, a quarter at the next."""
+    half = np.full(64, 0.5)
+    counts = pilot(Recursion(half, half), tuple(Stratum(s, 1.0) for s in range(64)), "pooled").sum(axis=1)
+    along = np.log(2)  # expected departures at each position; together more than SPARSE_PILOT
+    assert 64 * along > SPARSE_PILOT
+    assert abs(counts[:2].sum() - (2 * along + 0.75 * FIRST_LEFT)) <= 1
+    assert abs(counts.sum() - (64 * along + FIRST_LEFT)) <= 1
+    assert counts[8:].max() == 1
+
+
+def test_pooled_bands_are_wider_than_the_stated_error() -> None:
+    recursion = Recursion(np.full(STEPS, 0.7), np.full(STEPS, 0.3))
+    strata = tuple(Stratum(s, 1.0) for s in range(STEPS))
+    drawn = [Draw(s, i, "ab"[(s + i) % 2], 1.0) for s in range(STEPS) for i in range(12)]
+    posterior = Decomposition(recursion, strata, "a", limit=12, seed=3, estimator="pooled").estimate(drawn)
+    assert posterior.draws is not None
+    inside = (posterior.mean > 0.3) & (posterior.mean < 0.7)  # where no draw is cut at 0
+    assert inside.any()
+    np.testing.assert_allclose(posterior.draws.std(axis=0)[inside], WIDER * posterior.sd[inside], rtol=1e-6)
+    certain = np.broadcast_to(np.array([1.0, 0.0]), (5, 3, 2))
+    np.testing.assert_allclose(widened(certain), certain)
 
 
 def test_windows_are_judged_by_what_is_believed_not_by_draws_about_a_noisy_mean() -> None:

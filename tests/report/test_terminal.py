@@ -102,6 +102,8 @@ def test_the_page_says_where_it_began_how_it_ended_and_what_it_cost():
         "1,412 continuations, 19,694 generated tokens (17,724 predicted), 45 scored; 71.3 s, 68.9 s of it in the model."
         in text
     )
+    looked = replace(trace, cost=replace(trace.cost, foreseen_tokens=20_100))
+    assert "(17,724 predicted, 20,100 after the first look), 45 scored" in words(printed(looked))
     assert "asked for 0.05" in text
     assert "Note: Four positions were left out" in text
     assert "smollm2 · choice · divergence, unbiased · temperature 0.6, top-p 0.9 · seed 0" in text
@@ -256,6 +258,12 @@ def test_a_study_whose_items_are_worked_on_side_by_side_is_shown_as_a_whole():
         "400 of 400 items, 0 at work by 8: 700,000 continuations, 9,000,000 tokens",
     ]
     assert filled(whole) == 3 / 400
+
+
+def test_what_a_run_will_cost_is_said_in_two_digits_in_a_line_of_80_columns():
+    line = standing(replace(at(3, 1412, 0.0612), foreseen=61_234.5))
+    assert line == "round 4: 1,412 continuations, 28,240 of ~61,000 tokens, error 0.061, asked 0.05"
+    assert len(line) <= 80
 
 
 def test_quiet_says_nothing():

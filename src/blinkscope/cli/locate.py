@@ -21,6 +21,7 @@ from blinkscope.cli.common import (
 )
 from blinkscope.engines import SCHEMES
 from blinkscope.errors import UserError
+from blinkscope.estimate.predict import USUAL_RANGE
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
@@ -128,14 +129,18 @@ def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
 def _announce(plan: Plan) -> None:
     """What the run will cost, before it costs anything."""
     expected = plan.prediction
-    already = f", {plan.known_draws:,} of them drawn before" if plan.known_draws else ""
+    already = f"; {plan.known_draws:,} were drawn before" if plan.known_draws else ""
     each = plan.seconds_per_token
-    time = "" if each is None else f" (at most {duration(expected.generated_tokens * each)} of the model's time)"
-    print(
-        f"{_places(plan)}; expecting about "
-        f"{expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens{already}{time}",
-        file=sys.stderr,
+    about = (
+        f"expecting about {expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens"
     )
+    if expected.usual is not None:
+        low, high = expected.usual
+        about += f" (eight runs in ten: {low:,} to {high:,}; the first look tells more)"
+    print(f"{_places(plan)}; {about}{already}", file=sys.stderr)
+    if each is not None:
+        time = duration(expected.generated_tokens * each)
+        print(f"one by one these would take {time} of the model's time; side by side they take less", file=sys.stderr)
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -165,10 +170,10 @@ def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
         time = "" if each is None else f"{duration(expected.generated_tokens * each):>12}"
         counts = f"{expected.continuations:>15,}{expected.generated_tokens:>13,}"
         print(f"{cost.method:<{width}}  {error:>5}{counts}{time}")
+    ranges = " and ".join(f"{low:.2g} to {high:.2g} times ({name})" for name, (low, high) in USUAL_RANGE.items())
+    print(f"\nHow open the outcome is only draws can tell: eight runs in ten take {ranges}\nthe tokens of their line.")
     if each is not None:
-        print(
-            "\nTimes are those of one continuation at a time, as the generation was written; side by side takes less."
-        )
+        print("Times are those of one continuation at a time, as the generation was written; side by side takes less.")
     return 0
 
 

@@ -23,6 +23,8 @@ ITERATIONS = 10
 STEP = 2.0  # exponent with which an entry's weight follows its relative variance; within 2 % of the best by then
 CHEAPEST_STEP = 2.0  # the same for ``cheapest_counts``; from about 4 on it swings without end
 GAP, MOST_ITERATIONS = 0.005, 2000
+RESCALINGS = 4
+LEAST = 1e-9  # draws and costs that are as good as none
 
 
 def best_counts(
@@ -44,11 +46,12 @@ def best_counts(
     """
     room = np.ones(recursion.steps, dtype=bool) if room is None else room
     open_ = (spread.sum(axis=1) > 0) & (room | (have > 0))
-    counts = np.where(open_, np.maximum(have, 1e-9), 0.0)
+    even = budget / max(float(cost[open_].sum()), LEAST)  # a start where there is nothing yet
+    counts = np.where(have > 0, have, even)
     weight = np.ones((recursion.steps + 1, spread.shape[1]))
     for _ in range(ITERATIONS):
         per_draw = np.zeros_like(spread)
-        per_draw[open_] = spread[open_] / counts[open_, None]
+        per_draw[open_] = spread[open_] / np.maximum(counts[open_, None], LEAST)
         variance = recursion.variance(per_draw)
         if variance.max() <= 0:
             break
@@ -57,7 +60,28 @@ def best_counts(
         weight = weight / weight.max()
         value = (recursion.sensitivity(weight) * spread).sum(axis=1)
         counts = fill(np.where(room, np.sqrt(value / cost), 0.0), have, cost, budget)
-    return np.maximum(counts, have)
+    return np.where(open_, np.maximum(counts, have), have)
+
+
+def counts_for(
+    recursion: Recursion,
+    spread: Float[np.ndarray, "steps labels"],
+    have: Float[np.ndarray, " steps"],
+    cost: Float[np.ndarray, " steps"],
+    error: float,
+) -> Float[np.ndarray, " steps"]:
+    """Counts, not rounded, at which the curve's largest standard deviation is about ``error``; ``have`` at least.
+
+    Allocated as ``best_counts`` does. Beyond ``have`` the variance falls like one over the cost, so a few rescalings of
+    the budget settle it.
+    """
+    counts, budget, before = have, float((have * cost).sum()), float((have * cost).sum())
+    for _ in range(RESCALINGS):
+        counts = best_counts(recursion, spread, have, cost, budget)
+        per_draw = np.divide(spread, counts[:, None], out=np.zeros_like(spread), where=counts[:, None] > 0)
+        excess = float(recursion.variance(per_draw).max()) / error**2
+        budget = max(float((counts * cost).sum()) * excess - before, 0.0)
+    return counts
 
 
 @dataclass(frozen=True, eq=False)

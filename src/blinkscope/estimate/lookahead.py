@@ -66,6 +66,16 @@ def pooled_counts(
     return numbers
 
 
+def expected_spread(
+    recursion: Recursion, draws: Float[np.ndarray, "draws rows labels"]
+) -> Float[np.ndarray, "steps labels"]:
+    """E gamma_s (1 - gamma_s), the expected variance of one continuation, by the joint draws; 0 where none can fork."""
+    p, q = recursion.p[:, None], recursion.off_path[:, None]
+    gamma = np.divide(draws[:, :-1] - p * draws[:, 1:], q, out=np.zeros_like(draws[:, 1:]), where=q > 0)
+    gamma = np.clip(gamma, 0.0, 1.0)
+    return np.asarray((gamma * (1 - gamma)).mean(axis=0))
+
+
 def _narrow(state: Float[np.ndarray, "draws entries"], entry: int, noise: float) -> None:
     """Condition centred joint draws, in place, on an observation of one entry with a known variance of its error."""
     seen = state[:, entry].copy()

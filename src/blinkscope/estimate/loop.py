@@ -38,15 +38,25 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A method that can tell, after its first round, what the whole run will cost."""
+
+    def foreseen(self, draws: Sequence[Draw], error: float) -> float:
+        """Expected cost of a run to this error, these draws included; budgets left aside."""
+        ...
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Where the loop is. ``error`` is NaN before the first round is complete."""
+    """Where the loop is. ``error`` is NaN before the first round is complete; ``foreseen`` as in ``Outcome``."""
 
     round: int
     continuations: int
     generated_tokens: float
     error: float
     asked: float
+    foreseen: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +64,14 @@ class Outcome:
     """All draws that count, in the order of their rounds, the curve, and why the loop stopped.
 
     ran_out: whether the strata do not hold the draws that the target asks for.
+    foreseen: what the first round said that the run would cost; None where it was the last one, or cannot tell.
     """
 
     draws: tuple[Draw, ...]
     posterior: Posterior
     status: Status
     ran_out: bool = False
+    foreseen: float | None = None
 
 
 def run(
@@ -87,7 +99,7 @@ def run(
         # What the open round has so far counts too; a run that is taken up again completes the round.
         rounds.close()
         status = "interrupted"
-    return Outcome(tuple(rounds.draws), method.estimate(rounds.draws), status, rounds.ran_out)
+    return Outcome(tuple(rounds.draws), method.estimate(rounds.draws), status, rounds.ran_out, rounds.foreseen)
 
 
 class _Rounds:
@@ -114,6 +126,7 @@ class _Rounds:
         self.error = float("nan")
         self.round = 0
         self.ran_out = False
+        self.foreseen: float | None = None
 
     def go(self) -> Status:
         while orders := self.method.orders(self.draws, self.round):
@@ -142,6 +155,8 @@ class _Rounds:
                 return "complete"
             if cut:
                 return "budget"
+            if self.round == 0 and isinstance(self.method, Foreseeing):
+                self.foreseen = self.method.foreseen(self.draws, self.target.error)
             self.round += 1
         # The method wants nothing more: it is through, or nothing is left that would help.
         self.ran_out = self.ran_out or self.error > self.target.error
@@ -159,7 +174,7 @@ class _Rounds:
 
     def _report(self) -> None:
         done = len(self.draws) + len(self.open)
-        self.watch(Progress(self.round, done, self.tokens, self.error, self.target.error))
+        self.watch(Progress(self.round, done, self.tokens, self.error, self.target.error, self.foreseen))
 
 
 def within_limits(orders: list[Order], strata: Mapping[int, Stratum]) -> list[Order]:

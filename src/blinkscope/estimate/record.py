@@ -124,10 +124,18 @@ class PathRecord:
     def prediction(self, target: Target) -> Prediction:
         """What a run to this target is expected to cost, budgets left aside; known before anything is drawn."""
         expected = self._expected(target)
-        if self.limits is None:
-            return expected
-        tokens = sum(limit * cost for limit, (_, cost) in zip(self.limits, self.strata, strict=True))
-        return Prediction(min(expected.continuations, sum(self.limits)), min(expected.generated_tokens, round(tokens)))
+        return expected if self.limits is None else expected.at_most(sum(self.limits), self._recorded_tokens)
+
+    @property
+    def _recorded_tokens(self) -> int:
+        """Tokens of all draws that there are, where they come to an end."""
+        assert self.limits is not None
+        return round(sum(limit * cost for limit, (_, cost) in zip(self.limits, self.strata, strict=True)))
+
+    def _foreseen(self, tokens: float | None) -> int | None:
+        if tokens is None or self.limits is None:
+            return None if tokens is None else round(tokens)
+        return min(round(tokens), self._recorded_tokens)
 
     def _expected(self, target: Target) -> Prediction:
         """The same for draws that never end."""
@@ -168,6 +176,7 @@ class PathRecord:
                 generated_tokens=round(sum(draw.cost for draw in outcome.draws)),
                 scored_tokens=self.scored_tokens,
                 predicted_tokens=self.prediction(target).generated_tokens,
+                foreseen_tokens=self._foreseen(outcome.foreseen),
                 seconds=seconds,
                 model_seconds=model_seconds,
             ),

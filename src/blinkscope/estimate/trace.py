@@ -116,12 +116,17 @@ class Fork:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took. Tokens are the currency of texts, network evaluations that of pictures."""
+    """What a run took. Tokens are the currency of texts, network evaluations that of pictures.
+
+    predicted_tokens: what was expected before anything was drawn. foreseen_tokens: what was expected after the first
+    round; None where that was the last one, or tells nothing.
+    """
 
     continuations: int = 0
     generated_tokens: int = 0
     scored_tokens: int = 0
     predicted_tokens: int = 0
+    foreseen_tokens: int | None = None
     network_evaluations: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
@@ -317,6 +322,7 @@ class Trace:
                 "generated_tokens": self.cost.generated_tokens,
                 "scored_tokens": self.cost.scored_tokens,
                 "predicted_tokens": self.cost.predicted_tokens,
+                "foreseen_tokens": self.cost.foreseen_tokens,
             },
             "timing": {"seconds": self.cost.seconds, "model_seconds": self.cost.model_seconds},
         }

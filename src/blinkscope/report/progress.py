@@ -129,7 +129,8 @@ def standing(progress: Progress | Whole, currency: str = "tokens") -> str:
         )
     error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
     aim = "" if math.isnan(progress.asked) else f", {error}asked {progress.asked:g}"
+    whole = "" if progress.foreseen is None else f" of ~{float(f'{progress.foreseen:.2g}'):,.0f}"
     return (
         f"round {progress.round + 1}: {progress.continuations:,} continuations, "
-        f"{progress.generated_tokens:,.0f} {currency}{aim}"
+        f"{progress.generated_tokens:,.0f}{whole} {currency}{aim}"
     )

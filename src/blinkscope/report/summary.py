@@ -123,7 +123,8 @@ def direction(trace: Trace, window: TokenWindow) -> str:
 def cost(trace: Trace) -> str:
     """What the run took, in a line."""
     c = trace.cost
-    predicted = f" ({c.predicted_tokens:,} predicted)" if c.predicted_tokens else ""
+    later = "" if c.foreseen_tokens is None else f", {c.foreseen_tokens:,} after the first look"
+    predicted = f" ({c.predicted_tokens:,} predicted{later})" if c.predicted_tokens else ""
     scored = f", {c.scored_tokens:,} scored" if c.scored_tokens else ""
     seconds = f"; {c.seconds:,.1f} s, {c.model_seconds:,.1f} s of it in the model" if c.seconds else ""
     return f"{c.continuations:,} continuations, {c.generated_tokens:,} generated tokens{predicted}{scored}{seconds}."
