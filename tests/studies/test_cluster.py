@@ -27,7 +27,8 @@ from blinkscope.errors import EngineError, MissingExtra, UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.runs.store import Run
 from blinkscope.studies import ray_session
-from blinkscope.studies.cluster import MOST_DEATHS, Cluster
+from blinkscope.studies.cluster import Cluster
+from blinkscope.studies.cluster_shift import MOST_DEATHS
 from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.distribution import DistributionSpec
 from blinkscope.studies.prefill import PrefillSpec

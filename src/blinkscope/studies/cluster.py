@@ -8,7 +8,7 @@ the streams are keyed by item, so nothing is drawn twice and nothing is lost.
 from __future__ import annotations
 
 import warnings
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -19,37 +19,15 @@ from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.loop import Progress
 from blinkscope.placement import batched, keys_named_by, needs_of, servers_of
 from blinkscope.runs.store import Run
+from blinkscope.studies.cluster_shift import MOST_DEATHS, Hand, Place, Shift
 from blinkscope.studies.cluster_worker import MOST_AT_ONCE, Held, Problem, Ready, Report, Worker
 from blinkscope.studies.ray_session import LOCAL, first_sentence, ray_at
 from blinkscope.studies.study import Study
 from blinkscope.studies.whole import Whole
 from blinkscope.studies.workers import Done, ModelFacts, Task, Team
 
-MOST_DEATHS = 3  # workers that an item may take with it, and that a place may lose in a row
-MOST_TRIES = 2  # workers that may fail with an item before it counts as failed
 BATCH_BYTES = 2**30  # for keys and values of a worker without a GPU, where the user does not say
 TICK_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Room for one worker: the model that it opens there, with which options, and what it asks of Ray."""
-
-    model: str
-    resources: Mapping[str, float]
-    options: Mapping[str, Any]
-
-
-@dataclass(eq=False)
-class Hand:
-    """A worker and what it has to do. deaths: of the workers that had its place before."""
-
-    actor: Any
-    place: Place
-    number: int
-    deaths: int = 0
-    ready: Ready | None = None
-    busy: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,60 +85,30 @@ class Hall:
         """See ``Team``. An item that a worker's engine fails with is given to another one before it counts."""
         for place in self._more_places(len(tasks)):
             self._hire(place)
-        waiting, at_work = deque(tasks), dict[Any, tuple[Hand, Task]]()
-        failed: dict[int, set[int]] = defaultdict(set)  # numbers of the workers that failed with an item
-        deaths: Counter[int] = Counter()
-        now: dict[int, tuple[float, float]] = {}  # time that this sitting has spent on a generation
-        whole = Whole(len(tasks))
-        while waiting or at_work:
-            for hand, task in self._handed_out(waiting, failed):
+        shift = Shift(run, deque(tasks), Whole(len(tasks)))
+        while shift.waiting or shift.at_work:
+            for hand, task in self._handed_out(shift):
                 begin(task)
-                call = hand.actor.work.remote(task, Held.of(run, task, now))
-                at_work[call] = (hand, task)
+                call = hand.actor.work.remote(task, Held.of(run, task, shift.now))
+                shift.at_work[call] = (hand, task)
             workers = sum(hand.ready is not None for hand in self._hands)
-            watch(replace(whole, at_work=len(at_work), workers=workers))
-            call = self._look(at_work)
+            watch(replace(shift.whole, at_work=len(shift.at_work), workers=workers))
+            call = self._look(shift.at_work)
             if call is None:
                 continue
-            hand, task = at_work[call]
+            hand, task = shift.at_work[call]
             try:
                 report: Report = self.ray.get(next(call))
             except self._gone as death:
                 self._replace(hand, death)
-                for lost in [lost for lost, (owner, _) in at_work.items() if owner is hand]:
-                    _, task = at_work.pop(lost)
-                    deaths[task.number] += 1
-                    if deaths[task.number] >= MOST_DEATHS:
-                        why = f"the worker died with it {MOST_DEATHS} times: {first_sentence(death)}"
-                        whole = replace(whole, finished=whole.finished + 1)
-                        yield Done(task, kind="engine", reason=why)
-                    else:
-                        waiting.appendleft(task)
+                yield from shift.lose(hand, first_sentence(death))
                 continue
-            for write in report.writes:
-                write.apply(run)
-                if write.method == "spend":
-                    now[write.arguments[2]] = write.arguments[:2]
-                elif write.method == "add":
-                    drawn, cost = len(write.arguments[0]), sum(draw.cost for draw in write.arguments[0])
-                    whole = replace(whole, continuations=whole.continuations + drawn, cost=whole.cost + cost)
+            shift.store(report.writes)
             _warn(report.warned)
-            if report.end is None:
-                continue
-            del at_work[call]
-            hand.busy -= 1
-            if isinstance(report.end, Problem):
-                raise _error(report.end)
-            hand.deaths = 0
-            if report.end.kind == "engine":
-                failed[task.number].add(hand.number)
-                if len(failed[task.number]) < min(MOST_TRIES, workers):
-                    waiting.append(task)
-                    continue
-            whole = replace(whole, finished=whole.finished + 1)
-            yield report.end
+            if report.end is not None:
+                yield from shift.end(call, report.end, workers)
         if tasks:
-            watch(replace(whole, workers=sum(hand.ready is not None for hand in self._hands)))
+            watch(replace(shift.whole, workers=sum(hand.ready is not None for hand in self._hands)))
 
     def close(self) -> None:
         """Dismiss all workers."""
@@ -200,9 +148,9 @@ class Hall:
         memory = first.ready.peak + first.place.options.get("batch_bytes", 0)
         return [replace(place, resources={**place.resources, "memory": memory}) for place in more]
 
-    def _handed_out(self, waiting: deque[Task], failed: Mapping[int, set[int]]) -> Iterator[tuple[Hand, Task]]:
+    def _handed_out(self, shift: Shift) -> Iterator[tuple[Hand, Task]]:
         """Workers with room, the least busy first, each with the first item that not it, or everyone, failed with."""
-        everyone = {hand.number for hand in self._hands}
+        waiting, failed, everyone = shift.waiting, shift.failed, {hand.number for hand in self._hands}
         while waiting:
             free = [hand for hand in self._hands if hand.ready and hand.busy < hand.ready.at_once]
             found = next(
@@ -243,7 +191,7 @@ class Hall:
             self._hands.remove(hand)
             self.ray.kill(hand.actor)
             if opened.usage or not self._hands:
-                raise _error(opened)
+                raise opened.error()
             warnings.warn(f"a worker is left out: {opened.text}", stacklevel=2)
         else:
             self._welcome(hand, opened)
@@ -287,10 +235,6 @@ def _texts(value: Any) -> list[str]:
 
 def _told(facts: ModelFacts) -> str:
     return f"{facts.name} ({facts.digest[:12]})" if facts.digest else facts.name
-
-
-def _error(problem: Problem) -> UserError | EngineError:
-    return UserError(problem.text) if problem.usage else EngineError(problem.text)
 
 
 def _warn(texts: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from blinkscope.errors import BlinkscopeError, UserError
+from blinkscope.errors import BlinkscopeError, EngineError, UserError
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.keeper import named
 from blinkscope.placement import items_at_once
@@ -83,6 +83,10 @@ class Problem:
     @classmethod
     def of(cls, error: BlinkscopeError) -> Problem:
         return cls(isinstance(error, UserError), str(error))
+
+    def error(self) -> BlinkscopeError:
+        """The error that it is on the user's side."""
+        return UserError(self.text) if self.usage else EngineError(self.text)
 
 
 @dataclass(frozen=True)
