@@ -16,6 +16,7 @@ from blinkscope.language.engine import Engine
 from blinkscope.language.sampling import Sampling
 from blinkscope.studies import structured
 from blinkscope.studies.blanks import Fill, Form, enumerate_fills, form_of, laws_along
+from blinkscope.studies.specs import from_toml
 from blinkscope.studies.structured import StructuredSpec
 from blinkscope.studies.study import run_study
 from tests.e2e.command import blinkscope
@@ -113,6 +114,9 @@ def test_the_form_of_the_paper_is_built_in(tmp_path: Path) -> None:
     form = form_of(structured.PAPER)
     assert [options[0] for options in form.options] == ["Pirate", "Dog", "River", "Dragon", "Pizza"]
     assert {len(options) for options in form.options} == {2}
+    text = (Path(__file__).parents[2] / "docs" / "specs" / "structured.toml").read_text(encoding="utf-8")
+    spec = from_toml(text, "structured", StructuredSpec())
+    assert structured.STUDY.items(spec)[0].content["prompt"] == structured.PAPER
     printed = blinkscope("study", "structured", "--form", "paper", "--print-spec", cwd=tmp_path).stdout
     assert "The (Pirate/Ninja) leapt" in printed
 
