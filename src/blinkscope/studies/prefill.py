@@ -122,11 +122,12 @@ def _result(spec: PrefillSpec, target: Target, found: Sequence[tuple[str, Mappin
     overall = [row for row in means if row["category"] == "all prompts"]
     if overall:
         first, last = overall[0], overall[-1]
+        whole = "1 token" if last["kept"] == 1 else f"{last['kept']} tokens"
         summary |= {"without_prefill": first["share"], "with_whole_prefill": last["share"]}
         sentences.insert(
             0,
             f"{spec.measured[0].upper()}{spec.measured[1:]} goes from {first['share']:.2f} without a prefill to "
-            f"{last['share']:.2f} after {last['kept']} tokens of {spec.opening!r}.",
+            f"{last['share']:.2f} after {whole} of {spec.opening!r}.",
         )
     if spec.judged:
         replies, unjudged = (sum(row[name] for row in curves) for name in ("replies", "unjudged"))
