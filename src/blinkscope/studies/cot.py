@@ -201,7 +201,7 @@ def _said(trace: Trace) -> dict[str, Any]:
         "windows": windows,
         "covered": sum(window["end"] - window["start"] for window in windows) / n,
         "largest_jump": float(min(1.0, jumps.max(initial=0.0))),
-        "largest_fall": float(np.clip(-np.diff(at_points).min(), 0, 1)),
+        "largest_fall": float(np.clip(np.diff(at_points[::-1]).max(), 0, 1)),
         "curve": at_points.tolist(),
         "error": trace.error["reached_max"],
         **texts_of(trace),
