@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from blinkscope.errors import EngineError, MissingExtra, UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.runs.store import Run
 from blinkscope.studies import ray_session
-from blinkscope.studies.cluster import Cluster
+from blinkscope.studies.cluster import BATCH_BYTES, Cluster, _places
 from blinkscope.studies.cluster_shift import MOST_DEATHS
 from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.distribution import DistributionSpec
@@ -206,6 +206,39 @@ def test_where_there_is_no_cluster_one_sentence_says_so(monkeypatch: pytest.Monk
         Cluster()(study_of("cot"), CotSpec(), object(), {}),
     ):
         raise AssertionError
+
+
+@dataclass
+class Resources:
+    """What a cluster says that it has."""
+
+    there: dict[str, float]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.there
+
+
+def test_a_worker_asks_for_what_its_model_computes_on() -> None:
+    boxes = Resources({"CPU": 32.0, "GPU": 8.0})
+    plain = Resources({"CPU": 4.0})
+
+    def asked(resources: Resources, model: str, **options: object) -> list[dict[str, float]]:
+        return [dict(place.resources) for place in _places(resources, model, options)]
+
+    for model in ("smollm2", "hf:org/model", "vllm:org/model", "diffusion:digits", "diffusers:folder"):
+        assert asked(boxes, model) == [{"num_cpus": 1, "num_gpus": 1}] * 8
+        assert asked(boxes, model, device="cpu") == [{"num_cpus": 1}] * 32
+        assert asked(plain, model) == [{"num_cpus": 1}] * 4
+    for model in ("toy:fork", "gguf:file.gguf"):
+        assert asked(boxes, model) == [{"num_cpus": 1}] * 32
+    places = _places(boxes, "http://a:1/v1,http://b:2/v1#m", {})
+    assert [(place.model, dict(place.resources)) for place in places] == [
+        ("http://a:1/v1#m", {"num_cpus": 0}),
+        ("http://b:2/v1#m", {"num_cpus": 0}),
+    ]
+    assert _places(plain, "smollm2", {})[0].options["batch_bytes"] == BATCH_BYTES
+    assert _places(plain, "smollm2", {"batch_bytes": 7})[0].options["batch_bytes"] == 7
+    assert "batch_bytes" not in _places(boxes, "smollm2", {})[0].options
 
 
 def test_keys_are_no_part_of_an_environment() -> None:
