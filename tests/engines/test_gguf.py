@@ -21,7 +21,7 @@ pytest.importorskip("llama_cpp")
 
 from blinkscope import locate
 from blinkscope.cli.main import main
-from blinkscope.engines import open_engine
+from blinkscope.engines import llama_model, open_engine
 from blinkscope.engines.gguf import GgufEngine
 from blinkscope.engines.llama_decoder import TEXTS
 from blinkscope.engines.llama_model import BATCH, LlamaMemory, LlamaModel
@@ -94,16 +94,21 @@ def test_a_score_is_that_of_transformers(engine, law):
         np.testing.assert_allclose(ours.p, listed.p, rtol=1e-3)
 
 
-def test_rows_that_come_and_go_see_exactly_their_own_past(file):
-    engine, other = opened(file, batch_rows=5), tiny.engine()
+# llama.cpp rounds gemma's activation function to half precision.
+@pytest.mark.parametrize(("kind", "rounding"), [("llama", 1e-3), ("gemma2", 1e-2)])
+def test_rows_that_come_and_go_see_exactly_their_own_past(tmp_path, kind, rounding):
+    file = tiny_gguf.write(tmp_path / "tiny.gguf", tiny.model(kind))
+    engine, other = opened(file, batch_rows=5), tiny.engine(kind)
     jobs = mixed_jobs(engine)
     done = list(engine.continue_(jobs, Sampling(max_new_tokens=45), 1))
     assert sorted(one.job.key for one in done) == sorted(job.key for job in jobs)
     for one in done:
         kept = one.job.path.tokens[: one.job.kept]
-        score = other.score(replace(one.job.path, tokens=(*kept, *one.tokens)), Sampling())
+        path = replace(one.job.path, tokens=(*kept, *one.tokens))
+        score = other.score(path, Sampling())
         free = slice(len(kept) + len(one.job.forced), None)
-        np.testing.assert_allclose(one.p[len(one.job.forced) :], score.p[free], rtol=1e-3)
+        np.testing.assert_allclose(one.p[len(one.job.forced) :], score.p[free], rtol=rounding)
+        np.testing.assert_allclose(engine.score(path, Sampling()).p, score.p, rtol=rounding)
         assert np.isnan(one.p[: len(one.job.forced)]).all()
 
 
@@ -263,6 +268,20 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, file, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("llama_model_is_recurrent", "recurrent state"),
+        ("llama_model_is_hybrid", "recurrent state"),
+        ("llama_model_has_encoder", "one token after the other"),
+    ],
+)
+def test_models_whose_memory_cannot_be_cut_are_refused(file, monkeypatch, asked, words):
+    monkeypatch.setattr(llama_model.lib, asked, lambda _: True)
+    with pytest.raises(UserError, match=words):
+        opened(file)
+
+
 def test_tokens_the_model_cannot_hold_are_refused_with_numbers(engine):
     path = Path(engine.encode("hi"), ())
     with pytest.raises(UserError, match=f"{len(path.context.ids) + 510}.*512"):
@@ -274,8 +293,6 @@ def test_tokens_the_model_cannot_hold_are_refused_with_numbers(engine):
 
 
 def test_a_failure_of_llama_cpp_is_said(engine, monkeypatch):
-    from blinkscope.engines import llama_model
-
     monkeypatch.setattr(llama_model.lib, "llama_decode", lambda *_: -2)
     with pytest.raises(EngineError, match="its code is -2"):
         engine.score(random_path(engine, "hi", 3), Sampling())

@@ -45,7 +45,7 @@ class LlamaModel:
         with file.open("rb") as opened:
             if opened.read(len(_MAGIC)) != _MAGIC:
                 raise UserError(f"{file} is no GGUF file; hf: reads other weights.")
-        said = _log()
+        said, _ = _log()
         said.clear()
         settings = lib.llama_model_default_params()
         # Weights stay as they lie in the file: repacked for AMX, by a library that GCC 12 has built, they end the
@@ -181,8 +181,11 @@ def _threads() -> int:
 
 
 @cache
-def _log() -> deque[str]:
-    """The last errors that llama.cpp reported; from here on it writes nothing to the terminal."""
+def _log() -> tuple[deque[str], Any]:
+    """The last errors that llama.cpp reported; from here on it writes nothing to the terminal.
+
+    Beside them what it calls to report, which has to be there for as long as the process lives.
+    """
     said: deque[str] = deque(maxlen=4)
 
     def keep(level: int, text: bytes, _: Any) -> None:
@@ -192,8 +195,4 @@ def _log() -> deque[str]:
 
     callback = lib.llama_log_callback(keep)
     lib.llama_log_set(callback, ctypes.c_void_p(0))
-    _KEPT.append(callback)  # it is called for as long as the process lives
-    return said
-
-
-_KEPT: list[Any] = []
+    return said, callback
