@@ -13,7 +13,8 @@ gguf       with ``--gguf FILE``, the same continuations written by the llama.cpp
 
 A rate is the batch size over the median time from one forward pass to the next while every place of the batch is
 taken; a burst of other work on the machine moves it little. ``whole`` is tokens over seconds of a whole round,
-reading the prefixes and the draining end of the engine's round included. The engine is held against the bare loop by
+reading the prefixes and the draining end of the engine's round included; ``processor_seconds`` are those of a whole
+round for each token, which say more on a busy machine. The engine is held against the bare loop by
 rate and against ``generate`` by whole rounds; ``gguf`` against the engine by rate. Prints one JSON object with medians
 over the runs.
 """
@@ -127,10 +128,11 @@ def watching_llama(clock: Clock) -> Iterator[None]:
 def timed(watch: Callable[[Clock], Any], rows: int, work: Callable[[], int]) -> dict[str, float]:
     """Rates of one piece of work, which returns how many tokens it generated."""
     clock = Clock()
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     with watch(clock), quiet():
         tokens = work()
-    return {**clock.summary(rows), "whole": tokens / (time.perf_counter() - started)}
+    seconds, processor = time.perf_counter() - started, time.process_time() - used
+    return {**clock.summary(rows), "whole": tokens / seconds, "processor_seconds": processor / tokens}
 
 
 def jobs_at_mixed_positions(engine: TransformersEngine, path: Path, sampling: Sampling, count: int) -> list[Job]:
@@ -210,12 +212,12 @@ def compare(model: Any, tokenizer: Any, path: Path, sampling: Sampling, rows: in
         runs.append(run)
 
     def median(read: Callable[[Any], float]) -> float:
-        return round(statistics.median(map(read, runs)), 3)
+        return round(statistics.median(map(read, runs)), 4)
 
     rates = {
         f"{name}_{what}": median(lambda run, name=name, what=what: run[name][what])
         for name in ways
-        for what in ("rate", "whole")
+        for what in ("rate", "whole", "processor_seconds")
     }
     if options.gguf:
         rates["gguf_over_engine"] = median(lambda run: run["gguf"]["rate"] / run["engine"]["rate"])

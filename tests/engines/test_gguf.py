@@ -94,6 +94,16 @@ def test_a_score_is_that_of_transformers(engine, law):
         np.testing.assert_allclose(ours.p, listed.p, rtol=1e-3)
 
 
+def test_a_path_of_any_length_is_scored(engine):
+    whole = random_path(engine, "hello", BATCH + 20)
+    p = tiny.engine().score(whole, Sampling()).p
+    first = len(whole.context.ids)
+    for length in (1, 2, BATCH - first, BATCH - first + 1, BATCH - first + 2, BATCH, BATCH + 1, BATCH + 2):
+        score = engine.score(replace(whole, tokens=whole.tokens[:length]), Sampling())
+        np.testing.assert_allclose(score.p, p[:length], rtol=1e-3)
+    assert len(engine.score(replace(whole, tokens=()), Sampling()).p) == 0
+
+
 # llama.cpp rounds gemma's activation function to half precision.
 @pytest.mark.parametrize(("kind", "rounding"), [("llama", 1e-3), ("gemma2", 1e-2)])
 def test_rows_that_come_and_go_see_exactly_their_own_past(tmp_path, kind, rounding):

@@ -101,9 +101,8 @@ class GgufEngine:
         if path.tokens:
             with self._decoder(len(ids), 1) as decoder:
                 for place, logits in decoder.read(ids, first - 1):
-                    # What follows the last place is nobody's.
-                    said = np.array(ids[place + 1 :][: len(logits)], dtype=np.int64)
-                    scores += score_tokens(ArrayLogits(logits[: len(said)]), sampling, said)
+                    said = np.array(ids[place + 1 : place + 1 + len(logits)], dtype=np.int64)
+                    scores += score_tokens(ArrayLogits(logits), sampling, said)
         return score_of(scores)
 
     def continue_(self, jobs: Iterable[Job], sampling: Sampling, seed: int) -> Iterator[Completion]:

@@ -33,7 +33,7 @@ class LlamaDecoder:
         return self._memory.tokens
 
     def read(self, ids: Sequence[int], since: int) -> Iterator[tuple[int, Float[np.ndarray, "places vocabulary"]]]:
-        """Keep a text; some places at a time, logits of what follows each of them from ``since`` on.
+        """Keep a text; some places at a time, logits of what follows each of them from ``since`` on, but the last.
 
         Yields the first place, and the logits of it and of those after it, which are valid until the next.
         """
@@ -41,7 +41,7 @@ class LlamaDecoder:
         self._memory.copy(reading.source, reading.sequence, reading.known)
         for start in range(reading.known, len(ids), BATCH):
             some = ids[start : start + BATCH]
-            wanted = range(max(0, since - start), len(some))
+            wanted = range(max(0, since - start), min(len(some), len(ids) - 1 - start))
             places = range(start, start + len(some))
             logits = self._memory.decode(some, places, [reading.sequence] * len(some), wanted)
             if wanted:
