@@ -72,15 +72,16 @@ def train(seed: int = 0, watch: Watch = lambda what, done, of: None) -> Digits:
     return model
 
 
-def train_unet(unet: Any, scans: Scans, watch: Watch) -> Any:
-    """The UNet with its averaged weights."""
+def train_unet(unet: Any, scans: Scans, watch: Watch, steps: int | None = None) -> Any:
+    """The UNet with its averaged weights, after so many steps; ``STEPS`` of them where nothing else is said."""
     import torch
 
+    steps = STEPS if steps is None else steps
     pictures, digits = torch.from_numpy(scans.pictures), torch.from_numpy(scans.digits)
     averaged = copy.deepcopy(unet)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS, pct_start=0.05)
-    for step in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.05)
+    for step in range(steps):
         chosen = torch.randint(len(pictures), (BATCH,))
         x, noise = pictures[chosen], torch.randn(BATCH, *SHAPE)
         classes = torch.where(torch.rand(BATCH) < HIDDEN, NO_CLASS, digits[chosen])
@@ -97,7 +98,7 @@ def train_unet(unet: Any, scans: Scans, watch: Watch) -> Any:
         with torch.no_grad():
             for mean, value in zip(averaged.parameters(), unet.parameters(), strict=True):
                 mean.lerp_(value, 1 - min(AVERAGING, step / (step + 10)))
-        watch("training the denoiser", step + 1, STEPS)
+        watch("training the denoiser", step + 1, steps)
     return averaged
 
 
