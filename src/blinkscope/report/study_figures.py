@@ -117,8 +117,8 @@ def _chart(axes: Any, chart: Chart, *, beside: bool) -> None:
         axes.set_ylim(-0.03, 1.03)
     axes.set(xlabel=chart.x, ylabel=chart.y)
     axes.set_title(shortened(chart.title, NAME_WIDTH), fontsize=10)
-    # Points at named places keep off the axes.
-    axes.margins(x=0.12 if chart.ticks and any(line.kind == "points" for line in chart.lines) else 0.02)
+    # Points keep off the axes.
+    axes.margins(x=0.12 if any(line.kind == "points" for line in chart.lines) else 0.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=INK, alpha=0.08)
     axes.set_axisbelow(True)
