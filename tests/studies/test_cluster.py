@@ -25,6 +25,7 @@ import pytest
 from blinkscope.engines.servers.address import one_each
 from blinkscope.errors import EngineError, MissingExtra, UserError
 from blinkscope.estimate.trace import Target
+from blinkscope.reread import items_of
 from blinkscope.runs.store import Run
 from blinkscope.studies import ray_session
 from blinkscope.studies.cluster import BATCH_BYTES, Cluster, _places
@@ -33,7 +34,7 @@ from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.distribution import DistributionSpec
 from blinkscope.studies.prefill import PrefillSpec
 from blinkscope.studies.ray_session import ray_at, without_secrets
-from blinkscope.studies.study import run_study
+from blinkscope.studies.study import BESIDE, run_study
 from blinkscope.studies.whole import Whole
 from tests.e2e.command import blinkscope
 from tests.engines.fake_server import FakeServer, serving
@@ -64,9 +65,14 @@ def ray() -> Iterator[tuple[str, psutil.Process]]:
 def content(path: Path) -> tuple[Any, ...]:
     """All that a run file says of its items: what they came to, and every draw."""
     with Run.open(path) as run:
-        numbers = range(2 * len(run.spec.identity["items"]))  # type: ignore[arg-type]
         documents = {name: run.document(name) for name in run.documents()}
-        return run.spec.identity, run.status, documents, [run.draws(number) for number in numbers]
+        return run.spec.identity, run.status, documents, [run.draws(number) for number in generations_of(run)]
+
+
+def generations_of(run: Run) -> list[int]:
+    """Numbers under which a run keeps draws: those of its items, and those beside them."""
+    items = range(len(items_of(run)))
+    return [*items, *(BESIDE + number for number in items)]
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
@@ -313,5 +319,4 @@ def test_a_killed_study_goes_on_and_leaves_no_process_and_no_key(tmp_path: Path)
 def drawn(path: Path) -> set[tuple[int, int, int]]:
     """Keys of the draws in a run file."""
     with Run.open(path) as run:
-        numbers = range(2 * len(run.spec.identity["items"]))  # type: ignore[arg-type]
-        return {(number, *key) for number in numbers for key in run.draws(number)}
+        return {(number, *key) for number in generations_of(run) for key in run.draws(number)}

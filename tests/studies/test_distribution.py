@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,18 @@ import numpy as np
 import pytest
 
 from blinkscope.critical import critical_window, start_time
-from blinkscope.errors import UserError
+from blinkscope.errors import EngineError, UserError
+from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.language.engine import Engine
+from blinkscope.report.study import print_study
+from blinkscope.report.study_page import study_page
 from blinkscope.studies import distribution
 from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.distribution import DistributionSpec
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import run_study
+from blinkscope.studies.workers import Desk
 from blinkscope.worlds import create_world
 from tests.studies.counted import Counted
 
@@ -113,3 +119,22 @@ def test_the_embedded_model(tmp_path: Path, smollm2: Engine) -> None:
     assert [row["kept"] for row in same] == [0, 6, 12, 18]
     assert same[-1]["share"] == 1
     assert result.cost["generated_tokens"] < 5000
+
+
+def test_one_generation_alone_says_nothing_yet_and_loses_nothing(tmp_path: Path) -> None:
+    spec = replace(SPEC, items=3, step=5, target=Target(error=0.3))
+    whole = run_study(distribution.STUDY, spec, tmp_path / "whole.db")
+    work = distribution.STUDY.work
+
+    def failing(desk: Desk) -> Mapping[str, JSON]:
+        if desk.item.id != "2":
+            raise EngineError("the machine is gone.")
+        return work(desk)
+
+    one = run_study(replace(distribution.STUDY, work=failing), spec, tmp_path / "run.db")
+    assert list(one.failed) == ["1", "3"]
+    assert not one.findings.tables
+    assert "1 finished" in one.findings.sentences[0]
+    print_study(one, io.StringIO())
+    assert study_page(one)
+    assert run_study(distribution.STUDY, spec, tmp_path / "run.db").to_json() == whole.to_json()

@@ -229,10 +229,24 @@ def result_of(
         spec=document,
         target=target,
         items=len({*items, *failed}),
-        findings=study.result(spec, target, found) if found else Findings({}, {}),
+        findings=_findings(study, spec, target, found, finished=len(found) == len(items)),
         failed=failed,
         cost={"continuations": len(draws), study.currency: round(sum(draw.cost for draw in draws))},
     )
+
+
+def _findings(
+    study: Study, spec: Any, target: Target, found: Sequence[tuple[str, Mapping[str, Any]]], *, finished: bool
+) -> Findings:
+    """What the outcomes say; where some are missing, the rest may be too few to say anything."""
+    if not found:
+        return Findings({}, {})
+    try:
+        return study.result(spec, target, found)
+    except UserError as error:
+        if finished:
+            raise
+        return Findings({}, {}, (f"What there is so far ({len(found)} finished) says nothing yet: {error}",))
 
 
 def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> StudyResult | None:
