@@ -4,7 +4,7 @@ On Gaussian mixtures everything is exact, so that what is measured can be compar
 own posteriors are estimated by denoising again. The false-alarm probabilities stand in the tests
 (``tests/diffusion/test_gaussian.py``, ``test_exact.py``, ``test_digits.py``); here are the numbers.
 
-    python benchmarks/diffusion_theory.py             # about ten minutes of one core
+    python benchmarks/diffusion_theory.py             # about 25 minutes of one core
     python benchmarks/diffusion_theory.py --quick     # fewer pictures: two minutes
 """
 
