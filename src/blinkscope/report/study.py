@@ -122,5 +122,5 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:z.3f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shortened(str(value), CELL_WIDTH)
