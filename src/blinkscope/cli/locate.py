@@ -135,7 +135,7 @@ def _announce(plan: Plan) -> None:
         f"expecting about {expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens"
     )
     if expected.usual is not None:
-        low, high = expected.usual
+        low, high = (int(float(f"{tokens:.2g}")) for tokens in expected.usual)  # a guess is no better
         about += f" (eight runs in ten: {low:,} to {high:,}; the first look tells more)"
     print(f"{_places(plan)}; {about}{already}", file=sys.stderr)
     if each is not None:
