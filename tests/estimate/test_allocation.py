@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blinkscope.estimate.allocation import best_counts, cheapest_counts
+from blinkscope.estimate.allocation import best_counts, cheapest_counts, counts_for
 from blinkscope.estimate.recursion import Recursion
 from tests.estimate.known import random_case
 
@@ -51,6 +51,20 @@ def test_the_bound_holds_on_a_whole_path_and_the_loops_allocation_comes_near_it(
     counts = best_counts(case.recursion, spread, np.zeros(60), cost, best.least)
     each = np.divide(spread, counts[:, None], out=np.zeros_like(spread), where=counts[:, None] > 0)
     assert 1 - 1e-9 <= case.recursion.variance(each).max() / 0.05**2 <= 1.03
+
+
+@pytest.mark.parametrize("looked", [1, 3])
+def test_positions_without_a_draw_do_not_keep_the_allocation_from_the_best(looked: int) -> None:
+    """The first ``looked`` open positions have a draw already, the others none: as in a sparse first look."""
+    case = random_case(3)
+    open_ = case.recursion.off_path > 0
+    spread = np.where(open_[:, None], 0.2, 0.0)
+    have, cost = np.zeros(case.recursion.steps), np.ones(case.recursion.steps)
+    have[np.flatnonzero(open_)[:looked]] = 1.0
+    best = cheapest_counts(case.recursion, spread, cost, 0.05)
+    counts = counts_for(case.recursion, spread, have, cost, 0.05)
+    assert counts.sum() == pytest.approx(best.cost, rel=0.05)
+    assert (counts >= have).all()
 
 
 def test_nothing_to_decide_costs_nothing() -> None:
