@@ -537,15 +537,16 @@ def test_mistakes_are_said_in_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("law", "words"),
+    ("kind", "law", "words"),
     [
-        (Sampling(top_p=0.9, min_p=0.05), "min-p before top-p"),
-        (Sampling(temperature=0.005), "temperature is 0.005"),
-        (Sampling(temperature=2.5), "temperature is 2.5; vLLM takes 0 or 0.01 to 2"),
+        ("vllm", Sampling(top_p=0.9, min_p=0.05), "min-p before top-p"),
+        ("vllm", Sampling(temperature=0.005), "temperature is 0.005"),
+        ("vllm", Sampling(temperature=2.5), "temperature is 2.5; vLLM takes 0 or 0.01 to 2"),
+        ("sglang", Sampling(top_k=2, top_p=0.9), "top-p of all tokens, not of those that top-k has left"),
     ],
 )
-def test_laws_that_vllm_would_change_are_refused(law: Sampling, words: str) -> None:
-    with serving("vllm", toy=TOY) as server, pytest.raises(UserError, match=words):
+def test_laws_that_a_server_would_change_are_refused(kind: str, law: Sampling, words: str) -> None:
+    with serving(kind, toy=TOY) as server, pytest.raises(UserError, match=words):
         list(open_engine(server.url).continue_([Job((), toy_start(open_engine(server.url)), 0)], law, 0))
 
 

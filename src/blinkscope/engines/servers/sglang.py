@@ -2,7 +2,8 @@
 
 Log-probabilities of generated tokens are taken after temperature there, so they are read at temperature 1 only. All
 children of a request have its seed, which counts in the server's deterministic mode only: each continuation is a
-request of its own.
+request of its own. A nucleus is one of all tokens there, not of those that top-k has left (SGLang 0.5:
+``srt/layers/sampler.py``, which asks for the "joint" order), so a law with both is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from blinkscope.engines.servers.dialect import (
     messages_of,
     model_of,
 )
+from blinkscope.errors import UserError
 from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
 
@@ -53,6 +55,11 @@ class SGLang:
         return facts
 
     def write(self, order: Order, facts: Facts) -> Call[list[Written]]:
+        if order.sampling.top_k and order.sampling.top_p < 1:
+            raise UserError(
+                "SGLang takes top-p of all tokens, not of those that top-k has left, which makes another law than the "
+                "usual order; set --top-k 0 or --top-p 1."
+            )
         return Call("/generate", _body(order), lambda answer: [_written(answer, order)])
 
     def read_path(self, ids: Sequence[int], first: int, listed: int, facts: Facts) -> Call[list[Returned]]:
