@@ -19,8 +19,9 @@ from blinkscope.engines.rows import Rules
 from blinkscope.engines.token_score import TokenScore, score_of
 from blinkscope.engines.token_text import TokenText
 from blinkscope.engines.window import ContextWindow, most_tokens
+from blinkscope.engines.wording import Wording
 from blinkscope.errors import UserError
-from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
+from blinkscope.language.engine import Completion, Context, Job, Path, Score
 from blinkscope.language.sampling import Sampling
 
 ROWS = 96  # most rows that decode together: beyond these a step takes longer in the same proportion
@@ -31,7 +32,7 @@ def open_gguf(file: str, batch_bytes: int | None) -> GgufEngine:
     return GgufEngine(f"gguf:{file}", LlamaModel(FilePath(file).expanduser()), batch_bytes=batch_bytes)
 
 
-class GgufEngine:
+class GgufEngine(Wording[TokenText]):
     """A llama.cpp model behind the ``Engine`` protocol.
 
     Parameters
@@ -45,8 +46,9 @@ class GgufEngine:
         if batch_bytes is not None and batch_bytes < 1:
             raise UserError(f"batch-bytes is {batch_bytes}; it must be a positive number of bytes.")
         self._name, self._model = name, model
-        self._text = TokenText(LlamaTokenizer(model), set(model.ends))
-        self._window = ContextWindow(model.context_window, "model")
+        super().__init__(
+            TokenText(LlamaTokenizer(model), set(model.ends)), ContextWindow(model.context_window, "model")
+        )
         self._batch_bytes, self._batch_rows = batch_bytes or free_bytes(), batch_rows
         self._spare: LlamaDecoder | None = None
 
@@ -64,25 +66,6 @@ class GgufEngine:
 
         return Sampling(setting("temp", 1.0), int(setting("top_k", 0)), setting("top_p", 1.0), setting("min_p", 0.0))
 
-    @property
-    def context_window(self) -> int:
-        return self._window.tokens
-
-    def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
-        return self._window.check_prompt(self._text.encode(prompt, prefill))
-
-    def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
-        return self._text.encode_reply(context, text, finished)
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        return self._text.decode(tokens)
-
-    def pieces(self, tokens: Iterable[int]) -> list[str]:
-        return self._text.pieces(tokens)
-
-    def spell(self, context: Context) -> str:
-        return self._text.spell(context)
-
     def remarks(self, context: Context) -> tuple[str, ...]:
         if not self._model.rounds:
             return ()
@@ -90,9 +73,6 @@ class GgufEngine:
             "llama.cpp rounds activations where weights are quantised, as in this file, so probabilities differ by "
             "some percent between one reading of a text and the next.",
         )
-
-    def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
-        return self._text.follow_up(path.context, question)
 
     def score(self, path: Path, sampling: Sampling) -> Score:
         ids, first = (*path.context.ids, *path.tokens), len(path.context.ids)

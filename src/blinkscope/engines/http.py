@@ -27,14 +27,25 @@ from blinkscope.engines.rows import Rules
 from blinkscope.engines.servers.address import read_servers
 from blinkscope.engines.servers.checked import checked
 from blinkscope.engines.servers.completions import Completions, CompletionsText
-from blinkscope.engines.servers.dialect import Call, Dialect, Drift, Facts, Order, TextDialect, Words, Written, short
+from blinkscope.engines.servers.dialect import (
+    Call,
+    Dialect,
+    Drift,
+    Facts,
+    Order,
+    ServerWords,
+    TextDialect,
+    Written,
+    short,
+)
 from blinkscope.engines.servers.opening import meet
 from blinkscope.engines.servers.pool import Pool
 from blinkscope.engines.servers.tokenizer import ServerTokenizer
 from blinkscope.engines.token_text import TokenText
 from blinkscope.engines.window import ContextWindow, most_tokens
+from blinkscope.engines.wording import Wording
 from blinkscope.errors import EngineError
-from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path, Score
+from blinkscope.language.engine import Ask, Completion, Job, Path, Score
 from blinkscope.language.sampling import Sampling
 
 REMEMBERED = 16  # whole replies whose places are kept as the server told them while it wrote
@@ -66,7 +77,7 @@ def open_http(spec: str, keys: Mapping[str, str] | None = None) -> HttpEngine:
     return HttpEngine(pool, dialect, facts, text)
 
 
-class HttpEngine:
+class HttpEngine(Wording[ServerWords]):
     """A server's model behind the ``Engine`` protocol.
 
     Parameters
@@ -78,9 +89,9 @@ class HttpEngine:
     items_at_once = 4
     """Items of a study that may be worked on side by side, so that one that ends a round leaves no server idle."""
 
-    def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: Words) -> None:
-        self._pool, self._dialect, self._facts, self._text = pool, dialect, facts, text
-        self._window = ContextWindow(facts.context_window, "server")
+    def __init__(self, pool: Pool, dialect: Dialect, facts: Facts, text: ServerWords) -> None:
+        super().__init__(text, ContextWindow(facts.context_window, "server"))
+        self._pool, self._dialect, self._facts = pool, dialect, facts
         self._drifted: set[Path] = set()
         self._seen: OrderedDict[tuple[int, ...], tuple[Returned, ...]] = OrderedDict()
 
@@ -94,25 +105,6 @@ class HttpEngine:
         return _RAW
 
     @property
-    def context_window(self) -> int:
-        return self._window.tokens
-
-    def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
-        return self._window.check_prompt(self._text.encode(prompt, prefill))
-
-    def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
-        return self._text.encode_reply(context, text, finished)
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        return self._text.decode(tokens)
-
-    def pieces(self, tokens: Iterable[int]) -> list[str]:
-        return self._text.pieces(tokens)
-
-    def spell(self, context: Context) -> str:
-        return self._text.spell(context)
-
-    @property
     def names_tokens(self) -> bool:
         return isinstance(self._dialect, Completions)
 
@@ -120,9 +112,6 @@ class HttpEngine:
         if isinstance(self._dialect, Completions):
             for piece in pieces:
                 self._dialect.numbers.of(piece)
-
-    def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
-        return self._text.follow_up(path.context, question)
 
     def score(self, path: Path, sampling: Sampling) -> Score:
         self._window.check(len(path.context.ids) + len(path.tokens))

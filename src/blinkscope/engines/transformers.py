@@ -23,8 +23,9 @@ from blinkscope.engines.text import Text
 from blinkscope.engines.token_score import TokenScore, score_of
 from blinkscope.engines.torch_logits import TorchLogits
 from blinkscope.engines.window import ContextWindow, most_tokens
+from blinkscope.engines.wording import Wording
 from blinkscope.errors import EngineError, UserError
-from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
+from blinkscope.language.engine import Completion, Context, Job, Path, Score
 from blinkscope.language.reading import Conversation, Transcript
 from blinkscope.language.sampling import Sampling
 
@@ -48,7 +49,7 @@ _NOT_FOLLOWED = {
 _CPU_ROWS, _GPU_ROWS = 96, 256  # beyond these a step takes longer in the same proportion
 
 
-class TransformersEngine:
+class TransformersEngine(Wording[Text]):
     """A transformers model behind the ``Engine`` protocol.
 
     The model is used as it is: its own forward pass is called, so that adapters, hooks and steering vectors act. The
@@ -84,12 +85,12 @@ class TransformersEngine:
             raise UserError(f"batch-bytes is {batch_bytes}; it must be a positive number of bytes.")
         self._name, self._model = name, model
         self._end_of_turn = _end_of_turn(model, tokenizer)
-        self._text = Text(tokenizer, self._end_of_turn)
         self._sampling = sampling or _generation_settings(model)
         self._batch_bytes = batch_bytes or _free_bytes(model.device)
         self._batch_rows = batch_rows or (_CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS)
         config = model.config.get_text_config()
-        self._window = ContextWindow(int(getattr(config, "max_position_embeddings", None) or 2**31), "model")
+        most = int(getattr(config, "max_position_embeddings", None) or 2**31)
+        super().__init__(Text(tokenizer, self._end_of_turn), ContextWindow(most, "model"))
         self._prefixes: OrderedDict[Path, KeyValues] = OrderedDict()
 
     @property
@@ -100,30 +101,8 @@ class TransformersEngine:
     def default_sampling(self) -> Sampling:
         return self._sampling
 
-    @property
-    def context_window(self) -> int:
-        return self._window.tokens
-
-    def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
-        return self._window.check_prompt(self._text.encode(prompt, prefill))
-
-    def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
-        return self._text.encode_reply(context, text, finished)
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        return self._text.decode(tokens)
-
-    def pieces(self, tokens: Iterable[int]) -> list[str]:
-        return self._text.pieces(tokens)
-
-    def spell(self, context: Context) -> str:
-        return self._text.spell(context)
-
     def remarks(self, context: Context) -> tuple[str, ...]:
         return self._text.remarks(context, _not_followed(self._model))
-
-    def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
-        return self._text.follow_up(path.context, question)
 
     def score(self, path: Path, sampling: Sampling) -> Score:
         self._window.check(len(path.context.ids) + len(path.tokens))

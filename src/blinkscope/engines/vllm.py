@@ -31,8 +31,9 @@ from blinkscope.engines.text import Text
 from blinkscope.engines.vllm_law import check_law
 from blinkscope.engines.weights import need_safetensors
 from blinkscope.engines.window import ContextWindow, most_tokens
+from blinkscope.engines.wording import Wording
 from blinkscope.errors import EngineError, UserError
-from blinkscope.language.engine import Completion, Context, Job, Message, Path, Score
+from blinkscope.language.engine import Completion, Context, Job, Path, Score
 from blinkscope.language.sampling import Sampling
 
 SEED_BITS = 62
@@ -80,7 +81,7 @@ def open_vllm(name: str, dtype: str) -> VllmEngine:
     return VllmEngine(f"vllm:{name}", llm)
 
 
-class VllmEngine:
+class VllmEngine(Wording[Text]):
     """A ``vllm.LLM`` behind the ``Engine`` protocol.
 
     Parameters
@@ -107,8 +108,7 @@ class VllmEngine:
         self._name, self._llm, self._vllm = name, llm, vllm
         tokenizer = llm.get_tokenizer()
         self._ends = _ends(config.try_get_generation_config(), tokenizer)
-        self._text = Text(tokenizer, self._ends)
-        self._window = ContextWindow(int(config.max_model_len), "model")
+        super().__init__(Text(tokenizer, self._ends), ContextWindow(int(config.max_model_len), "model"))
         self._defaults = llm.get_default_sampling_params()
 
     @property
@@ -119,28 +119,6 @@ class VllmEngine:
     def default_sampling(self) -> Sampling:
         own = self._defaults
         return Sampling(own.temperature, max(own.top_k, 0), own.top_p, own.min_p)  # -1 is off, too
-
-    @property
-    def context_window(self) -> int:
-        return self._window.tokens
-
-    def encode(self, prompt: str | tuple[Message, ...], *, prefill: str = "") -> Context:
-        return self._window.check_prompt(self._text.encode(prompt, prefill))
-
-    def encode_reply(self, context: Context, text: str, *, finished: bool) -> Path:
-        return self._text.encode_reply(context, text, finished)
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        return self._text.decode(tokens)
-
-    def pieces(self, tokens: Iterable[int]) -> list[str]:
-        return self._text.pieces(tokens)
-
-    def spell(self, context: Context) -> str:
-        return self._text.spell(context)
-
-    def follow_up(self, path: Path, question: str) -> tuple[int, ...]:
-        return self._text.follow_up(path.context, question)
 
     def remarks(self, context: Context) -> tuple[str, ...]:
         asked = {name: getattr(self._defaults, name) for name in _PENALTIES}

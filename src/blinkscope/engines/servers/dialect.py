@@ -7,12 +7,13 @@ raises ``Malformed``, and the request is made again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from blinkscope.engines.returned import Returned
-from blinkscope.language.engine import Context, Message, Path
+from blinkscope.engines.wording import Words
+from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
 
 T = TypeVar("T")
@@ -172,7 +173,7 @@ class TextDialect(Dialect, Protocol):
         ...
 
 
-class Words(Protocol):
+class ServerWords(Words, Protocol):
     """Between words and token ids, wherever the tokenizer is.
 
     ends: ids that are known to end a turn; more are added as they are seen doing so.
@@ -185,18 +186,6 @@ class Words(Protocol):
     def closing(self) -> int:
         """The token that marks a reply as finished."""
         ...
-
-    def encode(self, prompt: str | tuple[Message, ...], prefill: str) -> Context: ...
-
-    def encode_reply(self, context: Context, text: str, finished: bool) -> Path: ...
-
-    def decode(self, tokens: Iterable[int]) -> str: ...
-
-    def pieces(self, tokens: Iterable[int]) -> list[str]: ...
-
-    def spell(self, context: Context) -> str: ...
-
-    def follow_up(self, context: Context, question: str) -> tuple[int, ...]: ...
 
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u02ff\u0370-\u1fff\u3000-\ud7ff]+")
