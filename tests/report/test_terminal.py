@@ -12,6 +12,8 @@ import pytest
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.trace import Cost, Target, Trace
 from blinkscope.report import summary
+from blinkscope.report.html import finding
+from blinkscope.report.notebook import notebook_html
 from blinkscope.report.progress import Display, filled, progress_display, standing
 from blinkscope.report.terminal import print_trace
 from blinkscope.studies.whole import Whole
@@ -151,6 +153,22 @@ def test_nothing_to_decide_is_an_answer():
     text = printed(replace(trace, draws=same, posterior=certain))
     assert f"Nothing to decide: all {len(same):,} continuations ended as this text did, with Dog." in text
     assert "Before the first token: Dog 1.00\n" in text
+    drawn = replace(trace, draws=same, posterior=certain)
+    for short in (
+        replace(drawn, status="budget"),
+        replace(drawn, status="interrupted"),
+        replace(drawn, skipped=np.full(46, 0.98)),
+    ):
+        for said in (words(printed(short)), finding(short), notebook_html(short)):
+            assert f"Not enough was drawn to tell: so far all {len(same):,} continuations ended" in said
+            assert "Nothing to decide" not in said
+
+
+def test_a_window_that_positions_left_out_may_hide_is_not_denied():
+    trace = replace(undecided(), skipped=np.full(41, 0.7))
+    for said in (words(printed(trace)), finding(trace), notebook_html(trace)):
+        assert "no window was found, but positions left out may move the outcome by 0.70." in said
+        assert "never moves" not in said
 
 
 def test_nothing_drawn_yet_is_said():

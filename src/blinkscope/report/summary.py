@@ -60,13 +60,24 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
         return "No window: this sampler cannot fork."
     final = shortened(trace.final_label, LABEL_WIDTH)
     if trace.draws and all(draw.label == trace.final_label for draw in trace.draws):
-        return f"Nothing to decide: all {len(trace.draws):,} continuations ended as this text did, with {final}."
+        all_same = f"all {len(trace.draws):,} continuations ended as this text did, with {final}."
+        return f"{'Nothing to decide:' if settled(trace) else 'Not enough was drawn to tell: so far'} {all_same}"
     if not trace.draws and trace.posterior.draws is not None:
         return "No window can be told: nothing has been drawn yet."
     return _no_window(trace)
 
 
+def settled(trace: Trace) -> bool:
+    """Whether the run went on until the error that was asked for, and positions left out cannot hide more than it."""
+    return trace.status == "complete" and trace.skipped_weight <= trace.target.error
+
+
 def _no_window(trace: Trace) -> str:
+    if trace.skipped_weight >= trace.target.delta:
+        return (
+            "Not enough was drawn to tell: no window was found, but positions left out may move the outcome by "
+            f"{trace.skipped_weight:.2f}."
+        )
     width = trace.target.max_width or default_max_width(len(trace.steps))
     start, end, change = largest_change(trace, width)
     said = f"No window: the outcome never moves by {trace.target.delta:.2f} within {width} token{'s' * (width > 1)}"

@@ -259,7 +259,6 @@ const report = (() => {
   function Windows() {
     const { delta, max_width: width, level } = data.target;
     const stretch = `stretch of at most ${count(width, "token")}`;
-    const none = html`<p>None: no ${stretch} moved the outcome by ${delta} or more.</p>`;
     const table = html`<table class="windows">
       <caption class="small">
         Each is a shortest ${stretch} that moved the outcome by ${delta} or more. Intervals hold ${percent(level)} of
@@ -273,7 +272,7 @@ const report = (() => {
     </table>`;
     return html`<section aria-labelledby="windows-title">
       <h2 id="windows-title">Windows</h2>
-      ${windows.length === 0 ? none : table}
+      ${windows.length === 0 ? html`<p>${line(data.finding)}</p>` : table}
     </section>`;
   }
 
@@ -289,8 +288,9 @@ const report = (() => {
   function accuracy() {
     const { asked, reached_max: largest, reached_rms: typical } = data.error;
     const error = "The largest posterior standard deviation over all rows and labels";
-    const skipped = "Positions that can decide next to nothing were left out. This is the most that any row of the "
-      + "curve can be off because of it.";
+    const leftOut = data.skipped_weight <= asked ? "Positions that can decide next to nothing were left out."
+      : "Positions that may matter were left out: not enough was drawn.";
+    const skipped = `${leftOut} This is the most that any row of the curve can be off because of it.`;
     const unrecorded = "Alternatives that were not recorded, or not listed by the model's interface. This is the "
       + "most that they can shift any row.";
     return [
