@@ -41,6 +41,7 @@ from blinkscope.language.engine import (
     Remarking,
     Score,
     Spelling,
+    Stored,
 )
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
@@ -326,7 +327,14 @@ def _spec(question: Question, engine: Engine, feature: Feature[Reply], sampling:
         "method": question.method.to_json(),
         "labels": question.labels,
     }
+    if isinstance(engine, Stored):
+        identity |= {"model": known_as(engine), "weights": engine.digest}
     return Spec(identity=identity, target=asdict(target), provenance=provenance())
+
+
+def known_as(engine: Any) -> str:
+    """The name by which a run file knows a model: its spelling, but for a file without the folder."""
+    return engine.identity if isinstance(engine, Stored) else str(engine.name)
 
 
 def _asked(question: Question, engine: Engine, feature: Feature[Reply], sampling: Sampling) -> dict[str, JSON]:

@@ -327,6 +327,57 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(file, tmp_path, ca
     assert "llama-cpp-python" in provenance()["versions"]  # type: ignore[operator]
 
 
+def test_a_run_goes_on_where_the_file_moved_and_not_where_it_changed(tmp_path, monkeypatch, capsys):
+    one, two = tiny.model("llama"), tiny.model("llama", seed=1)
+    file = tiny_gguf.write(tmp_path / "tiny.gguf", one)
+    words = ["locate", "hi", "--feature", "contains:e", "--max-new-tokens", "12", "--continuations", "20", "--json"]
+    study = ["study", "prefill", "--items", "1", "--max-new-tokens", "8", "--continuations", "4", "--json"]
+    for name, asked in (("run.db", words), ("study.db", study)):
+        run = ["-o", str(tmp_path / name)]
+        assert main([*asked, "--model", f"gguf:{file}", *run]) == 0
+        monkeypatch.chdir(tmp_path)
+        assert main([*asked, "--model", "gguf:tiny.gguf", *run]) == 0
+        tiny_gguf.write(file, two)
+        capsys.readouterr()
+        assert main([*asked, "--model", f"gguf:{file}", *run]) == 2
+        assert "holds another run" in (said := capsys.readouterr().err)
+        assert "weights: " in said
+        tiny_gguf.write(file, one)
+
+
+def test_the_digest_sees_a_change_anywhere_in_a_large_file(tmp_path, file, monkeypatch):
+    monkeypatch.setattr(llama_model, "_PIECES", 8)
+    monkeypatch.setattr(llama_model, "_PIECE", 64)
+    size = file.stat().st_size
+    first = LlamaModel(file).digest
+    assert first == LlamaModel(file).digest
+    for place in range(0, size, size // 8):
+        changed = bytearray(file.read_bytes())
+        changed[place] ^= 1
+        copy = tmp_path / f"{place}.gguf"
+        copy.write_bytes(changed)
+        model = LlamaModel(file)
+        model.file = copy
+        assert model.digest != first
+    longer = LlamaModel(file)
+    longer.file = tmp_path / "longer.gguf"
+    longer.file.write_bytes(file.read_bytes() + b"\0")
+    assert longer.digest != first
+
+
+def test_all_layers_stay_on_the_processor(file, monkeypatch):
+    asked = []
+    load = llama_model.lib.llama_model_load_from_file
+
+    def loading(name, settings):
+        asked.append(settings.n_gpu_layers)
+        return load(name, settings)
+
+    monkeypatch.setattr(llama_model.lib, "llama_model_load_from_file", loading)
+    LlamaModel(file)
+    assert asked == [0]
+
+
 # The embedded model's file.
 
 QUESTION = "Is a whale a fish? Answer yes or no, in one sentence."

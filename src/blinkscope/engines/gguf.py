@@ -24,12 +24,13 @@ from blinkscope.errors import UserError
 from blinkscope.language.engine import Completion, Context, Job, Path, Score
 from blinkscope.language.sampling import Sampling
 
+SCHEME = "gguf:"
 ROWS = 96  # most rows that decode together: beyond these a step takes longer in the same proportion
 
 
 def open_gguf(file: str, batch_bytes: int | None) -> GgufEngine:
     """The engine of a file."""
-    return GgufEngine(f"gguf:{file}", LlamaModel(FilePath(file).expanduser()), batch_bytes=batch_bytes)
+    return GgufEngine(f"{SCHEME}{file}", LlamaModel(FilePath(file).expanduser()), batch_bytes=batch_bytes)
 
 
 class GgufEngine(Wording[TokenText]):
@@ -55,6 +56,14 @@ class GgufEngine(Wording[TokenText]):
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def identity(self) -> str:
+        return f"{SCHEME}{self._model.file.name}"
+
+    @property
+    def digest(self) -> str:
+        return self._model.digest
 
     @property
     def default_sampling(self) -> Sampling:

@@ -9,6 +9,7 @@ other.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import weakref
 from collections import deque
@@ -27,6 +28,7 @@ MOST_SEQUENCES = 256  # that one memory may have
 BATCH = 256  # tokens in one call
 _CELLS = 256  # the memory of a sequence is a multiple of so many tokens
 _MAGIC = b"GGUF"
+_PIECES, _PIECE = 256, 1 << 16  # how many pieces of a file its digest reads, and their bytes
 _WHOLE = (lib.LLAMA_FTYPE_ALL_F32, lib.LLAMA_FTYPE_MOSTLY_F16, lib.LLAMA_FTYPE_MOSTLY_BF16)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the bindings do not name
 
@@ -42,12 +44,14 @@ class LlamaModel:
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise UserError(f"there is no file {file}.")
+        self.file = file
         with file.open("rb") as opened:
             if opened.read(len(_MAGIC)) != _MAGIC:
                 raise UserError(f"{file} is no GGUF file; hf: reads other weights.")
         said, _ = _log()
         said.clear()
         settings = lib.llama_model_default_params()
+        settings.n_gpu_layers = 0  # a library built for a GPU would otherwise place all of them there
         # Weights stay as they lie in the file: repacked for AMX, by a library that GCC 12 has built, they end the
         # process with an illegal instruction.
         settings.use_extra_bufts = False
@@ -72,6 +76,17 @@ class LlamaModel:
         buffer = ctypes.create_string_buffer(4096)
         length = lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
         return None if length < 0 else buffer.value.decode("utf-8", errors="replace")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file's size and of pieces spread over all of it, 16 MiB at most, so that it is cheap."""
+        size = self.file.stat().st_size
+        total = hashlib.sha256(str(size).encode())
+        with self.file.open("rb") as opened:
+            for place in range(0, size, max(_PIECE, size // _PIECES)):
+                opened.seek(place)
+                total.update(opened.read(_PIECE))
+        return total.hexdigest()
 
     @cached_property
     def bytes_per_token(self) -> int:

@@ -240,3 +240,18 @@ class Naming(Protocol):
     def learn(self, pieces: Iterable[str]) -> None:
         """Texts of tokens, as ``pieces`` gave them."""
         ...
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """An engine of one file of weights, which may move, and may change under its name."""
+
+    @property
+    def identity(self) -> str:
+        """The name under which run files know it, wherever the file lies."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of the file's content."""
+        ...

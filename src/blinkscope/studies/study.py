@@ -259,8 +259,9 @@ def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> S
 
 def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: ModelFacts) -> Spec:
     settings = {name: value for name, value in asdict(spec).items() if name != "target"}
-    if settings["asking"]["model"].startswith(("http://", "https://")):
-        # The model is what was asked for; where its server stands may change, and is nobody else's business.
+    if settings["asking"]["model"].startswith(("http://", "https://", "gguf:")):
+        # The model is what was asked for; where its server stands or its file lies may change, and is nobody else's
+        # business.
         settings["asking"] = {**settings["asking"], "model": model.name}
     if str(settings.get("feature")).startswith(JUDGE):  # the same goes for a judge's
         settings["feature"] = open_feature(settings["feature"]).name

@@ -19,6 +19,7 @@ from blinkscope.estimate.trace import Target
 from blinkscope.keeper import Keeper, Shelf
 from blinkscope.replies import Stopwatch
 from blinkscope.runs.store import Run
+from blinkscope.session import known_as
 
 if TYPE_CHECKING:
     from blinkscope.studies.study import Study
@@ -113,7 +114,7 @@ class Bench:
 
     @property
     def facts(self) -> ModelFacts:
-        return ModelFacts(self.engine.name, getattr(self.engine, "digest", ""))
+        return ModelFacts(known_as(self.engine), getattr(self.engine, "digest", ""))
 
     def work(self, task: Task, shelf: Shelf, watch: Callable[[Progress], None]) -> Done:
         """Draw what an item needs and the shelf does not hold; afterwards the shelf holds all of it.
