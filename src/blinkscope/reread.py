@@ -14,6 +14,9 @@ from blinkscope.keeper import named, read_again
 from blinkscope.pictured import stored_picture
 from blinkscope.runs.store import Run
 
+LOOKED_INTO = ("replay", "cot", "temperature", "majority")
+"""Studies that look into each of their generations as ``locate`` does; the others keep outcomes alone."""
+
 
 def stored(path: str | Path, *, item: str | None = None, **changes: Any) -> Trace:
     """The result in a run file, computed again without the model; ``changes`` replace fields of its ``Target``.
@@ -35,7 +38,7 @@ def stored_generation(run: Run, generation: int, target: Target) -> Trace:
         return picture
     document = run.document(named("path", generation))
     if document is None:
-        raise UserError(f"{run.path} does not hold this generation yet: its run was stopped before it was scored.")
+        raise not_scored(run, "does not hold this generation yet: its run was stopped before it was scored.")
     record = PathRecord.from_json(document)
     trace = read_again(run, generation, record, target)
     recording = run.document(named("item", generation))
@@ -45,6 +48,17 @@ def stored_generation(run: Run, generation: int, target: Target) -> Trace:
     from blinkscope.replay_formats import item_from_json
 
     return replace(trace, comparison=comparison_of(item_from_json(recording), record.labels))
+
+
+def not_scored(run: Run, why: str) -> UserError:
+    """What to say of a run that should hold a scored generation and does not; ``why`` where its kind has some."""
+    study = run.spec.identity.get("study")
+    if study is None or study in LOOKED_INTO:
+        return UserError(f"{run.path} {why}")
+    return UserError(
+        f"{run.path} holds a study {study}, which keeps outcomes and no scored generations; read it with blinkscope "
+        "show --json, or write its tables with blinkscope show --tables FOLDER."
+    )
 
 
 def items_of(run: Run) -> tuple[str, ...]:

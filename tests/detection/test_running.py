@@ -151,3 +151,12 @@ def test_the_score_of_an_engine_is_read_without_its_filters() -> None:
     path = engine.encode_reply(engine.encode(PROMPT), "so hmm.", finished=False)
     raw = engine.score(Path(path.context, path.tokens), RAW).p
     assert read(Side(engine), ASKED, "so hmm.").reply.log_p == pytest.approx(np.log(raw))
+
+
+def test_tokens_that_share_no_boundary_are_refused() -> None:
+    first, second = (Part(pieces, np.full(len(pieces), -1.0)) for pieces in (("ab", "cd"), ("abc",)))
+    with pytest.raises(UserError, match="end nowhere at the same place"):
+        running(first, second)
+    cut = Part(("ab", "cd"), np.full(1, -1.0))
+    assert running(cut, second).pieces == ()  # the window ended before a common boundary
+    assert running(Part((), np.empty(0)), second).pieces == ()

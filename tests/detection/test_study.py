@@ -126,6 +126,9 @@ def test_texts_that_cannot_be_scored_are_counted_and_the_others_go_on(tmp_path: 
 def test_the_running_ratio_is_a_line_for_every_token(tmp_path: Path) -> None:
     texts = [{"prompt": PROMPT, "completion": text} for text in ("so then wait,", "", "Done.")]
     result = run_study(STUDY, spec(tmp_path, texts), tmp_path / "run.db")
+    assert result.findings.sentences[0] == (
+        f"Aligned: {ALIGNED} without a system prompt. Unaligned: {UNALIGNED} without a system prompt."
+    )
     assert list(result.findings.tables) == ["scores"]  # no labels, nothing to evaluate
     lines: Iterator[Any] = map(json.loads, running_lines(tmp_path / "run.db"))
     first, second, third, stuck = lines
@@ -138,7 +141,7 @@ def test_the_running_ratio_is_a_line_for_every_token(tmp_path: Path) -> None:
 def test_the_same_model_on_both_sides_is_refused(tmp_path: Path) -> None:
     same = replace(spec(tmp_path), unaligned=ALIGNED)
     for asked in (same, replace(same, unaligned=None)):
-        with pytest.raises(UserError, match="every ratio is 1"):
+        with pytest.raises(UserError, match="every log ratio is 0"):
             run_study(STUDY, asked, tmp_path / "run.db")
     with pytest.raises(UserError, match="items is 0"):
         replace(same, items=0)

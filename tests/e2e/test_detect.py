@@ -66,7 +66,7 @@ def test_mistakes_are_one_sentence(texts: Path, tmp_path: Path) -> None:
     write(tmp_path / "bare.jsonl", [{"prompt": PROMPT, "completion": "so"}])
     assert blinkscope("detect", "score", "bare.jsonl", *PAIR, "-o", "bare.db", cwd=tmp_path).returncode == 0
     for arguments, said in (
-        (("score", texts, "--aligned", ALIGNED, "-o", "run.db"), "every ratio is 1"),
+        (("score", texts, "--aligned", ALIGNED, "-o", "run.db"), "every log ratio is 0"),
         (("score", "nothing", *PAIR, "-o", "run.db"), "no data 'nothing'"),
         (("score", texts, *PAIR, "--probe", "nothing", "-o", "run.db"), "no file nothing"),
         (("score", texts, "--aligned", ALIGNED, "--unaligned", "toy:none", "-o", "run.db"), "no toy model 'none'"),

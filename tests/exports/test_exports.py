@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 import blinkscope
 from blinkscope.cli.main import main
+from blinkscope.errors import UserError
 from blinkscope.exports.generations import stored_generations
-from blinkscope.exports.preference import Preference, preference_rows
+from blinkscope.exports.preference import Preference, preference_pairs, preference_rows
+from blinkscope.feature import RESERVED
 
 MODEL = "toy:fork?agree=8&width=2&length=24"
 
@@ -178,3 +181,44 @@ def test_every_generation_of_a_study_is_written_and_pairs_need_texts(
     arguments = ["--to", "preference", "--prefer", "x", str(study), "-o", str(tmp_path / "pairs")]
     assert main(["export", *arguments]) == 2
     assert "no texts" in capsys.readouterr().err
+
+
+def test_generations_without_the_preferred_outcome_are_passed_over(run: Path) -> None:
+    (generation,) = stored_generations(run)
+    preferred = next(label for label in generation.trace.labels if label not in RESERVED)
+    rows = preference_pairs([generation], Preference((preferred,)))
+    trace = generation.trace
+    renamed = replace(
+        trace,
+        final_label="elsewhere" if trace.final_label == preferred else trace.final_label,
+        posterior=replace(
+            trace.posterior,
+            labels=tuple("elsewhere" if label == preferred else label for label in trace.labels),
+        ),
+    )
+    other = replace(generation, item="other", trace=renamed)
+    assert rows
+    assert preference_pairs([generation, other], Preference((preferred,))) == rows
+    with pytest.raises(UserError, match="no outcome of this run; there are"):
+        preference_pairs([other], Preference((preferred,)))
+    both = preference_pairs([generation], Preference(tuple(x for x in trace.labels if x not in RESERVED)))
+    assert both == []  # nothing is better than anything
+
+
+def test_a_study_of_outcomes_alone_is_pointed_to_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = str(tmp_path / "rep.db"), str(tmp_path / "out")
+    asked = [
+        "--model",
+        "toy:fork?agree=4&width=2&length=16",
+        "--word",
+        "Each",
+        "--times",
+        "1",
+        "--max-new-tokens",
+        "20",
+    ]
+    assert main(["study", "repeat", *asked, "--error", "0.4", "-o", run]) == 0
+    for arguments in (["export", "--to", "jsonl", run, "-o", out], ["show", run, "--item", "Each"]):
+        capsys.readouterr()
+        assert main(arguments) == 2
+        assert "study repeat, which keeps outcomes and no scored generations" in capsys.readouterr().err

@@ -17,10 +17,13 @@ import pytest
 
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
+from blinkscope.keeper import named
 from blinkscope.language.engine import Engine
 from blinkscope.report.charts import CHARTS, charts
 from blinkscope.report.study_figures import write_figure
 from blinkscope.report.study_page import study_page
+from blinkscope.reread import LOOKED_INTO
+from blinkscope.runs.store import Run
 from blinkscope.studies import structured
 from blinkscope.studies.catalogue import STUDIES, find_study, stored_study
 from blinkscope.studies.cot import CotSpec
@@ -83,6 +86,8 @@ def test_a_killed_study_goes_on_and_can_be_read_drawn_and_shown(name: str, tmp_p
     assert stored.to_json() == whole.to_json()
     json.dumps(whole.to_json(), allow_nan=False)
     assert charts(whole)
+    with Run.open(tmp_path / "whole.db") as run:
+        assert (run.document(named("path", 0)) is not None) == (name in LOOKED_INTO)
     write_figure(whole, tmp_path / "figure.svg")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     assert "<main" in study_page(whole)

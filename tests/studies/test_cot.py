@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blinkscope.cli.main import main
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.trace import Target
@@ -21,7 +22,7 @@ from blinkscope.runs.store import Run
 from blinkscope.studies import cot
 from blinkscope.studies.accuracy import place_rows, table_one
 from blinkscope.studies.catalogue import stored_study
-from blinkscope.studies.cot import CotSpec
+from blinkscope.studies.cot import CotSpec, question_list
 from blinkscope.studies.intervals import clustered_interval
 from blinkscope.studies.questions import question_items
 from blinkscope.studies.specs import Asking
@@ -170,6 +171,46 @@ def test_what_makes_no_sense_is_refused() -> None:
         CotSpec(method="guess")
     with pytest.raises(UserError, match="samples"):
         CotSpec(samples=0)
+    with pytest.raises(UserError, match=r"at each of the temperatures 0\.5, 1"):
+        question_list(CotSpec(temperatures=(0.5, 1.0), asking=Asking(temperature=0.2)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cot",), "In a study that is --from-text"),
+        (("cot", "--from-text", "--direct"), "--from-text, without --direct"),
+        (("majority",), "In a study that is --from-text"),
+        (("cot", "--method", "grid", "--error", "0.2"), "error is of the method divergence"),
+        (("temperature", "--method", "bisect", "--estimator", "pooled"), "estimator is of the method divergence"),
+        (("cot", "--resamples", "5"), "--resamples is of the methods grid and bisect"),
+        (("cot", "--method", "bisect", "--fractions", "0.5"), "--fractions is of the method grid"),
+        (("majority", "--direct"), "--direct"),
+        (("majority", "--spec", "direct.toml"), "leave direct out"),
+        (("cot", "--data", "everyday", "--data", "everyday"), "2 of the data sets are called 'everyday'"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_at_every_item_is_refused_first(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("direct.toml").write_text("direct = true\n")
+    try:
+        status = main(["study", *arguments, "--model", FORK, "-o", "run.db"])
+    except SystemExit as stopped:  # no such option
+        status = stopped.code  # type: ignore[assignment]
+    assert (status, said in capsys.readouterr().err) == (2, True)
+    assert not Path("run.db").exists()
+
+
+def test_fewer_questions_than_asked_for_and_the_item_of_a_study_are_told(tmp_path: Path, capsys: Any) -> None:
+    run = str(tmp_path / "run.db")
+    (tmp_path / "own.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    asked = ["study", "cot", "--model", FORK, "--from-text", "--error", "0.3", "--data", str(tmp_path / "own.jsonl")]
+    assert main([*asked, "--items", "3", "-o", run]) == 0
+    assert "3 items were asked for; the data holds no more than these 1" in capsys.readouterr().err
+    assert main(["show", run, "--item", "1", "--plot", str(tmp_path / "x.svg")]) == 2
+    assert "leave --item out" in capsys.readouterr().err
 
 
 def test_the_command_line_makes_figure_tables_and_summary(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from blinkscope.critical import critical_window, start_time
-from blinkscope.errors import EngineError, UserError
+from blinkscope.errors import EngineError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.language.engine import Engine
@@ -101,8 +101,13 @@ def test_a_killed_study_goes_on_with_the_same_generations(tmp_path: Path) -> Non
 
 def test_one_label_alone_is_said(tmp_path: Path) -> None:
     spec = replace(SPEC, items=3, asking=replace(SPEC.asking, max_new_tokens=4), target=Target(error=0.3))
-    with pytest.raises(UserError, match="nothing to tell apart"):
-        run_study(distribution.STUDY, spec, tmp_path / "run.db")
+    result = run_study(distribution.STUDY, spec, tmp_path / "run.db")
+    assert result.status == "complete"
+    (said,) = result.findings.sentences
+    assert "nothing to tell apart; raise --max-new-tokens" in said
+    stored = stored_study(tmp_path / "run.db")
+    assert stored is not None
+    assert stored.to_json() == result.to_json()
 
 
 @pytest.mark.model

@@ -189,6 +189,8 @@ def test_a_missing_column_fails_its_own_question_only(tmp_path: Path) -> None:
         {"id": "b", "question": "And?"},
         {"id": "c", "question": "Which?", "options": ["x", "y"], "answer": "B"},
         {"id": "d", "question": "Which?", "options": ["x", "y"], "answer": "Z"},
+        {"id": "e", "question": "Which?", "options": ["x", "y"], "answer": "AB"},
+        {"id": "f", "question": "Which?", "options": ["x", "y"], "answer": "E"},
     ]
     file.write_text("\n".join(map(json.dumps, lines)))
     items = question_items([str(file)], 10, 2, 0)
@@ -196,7 +198,9 @@ def test_a_missing_column_fails_its_own_question_only(tmp_path: Path) -> None:
     problems = {item.content["question"]: item.content.get("problem") for item in items}
     assert problems["a"] is problems["c"] is None
     assert problems["b"] == "question b has no column 'answer'; it has id, question."
-    assert "question d cannot be read" in str(problems["d"])
+    assert "question d cannot be read: the right option is 'Z'" in str(problems["d"])
+    assert "the right option is 'AB'" in str(problems["e"])
+    assert "the right option is E, but there are only A to B" in str(problems["f"])
 
 
 def test_data_that_cannot_be_had_is_said(tmp_path: Path) -> None:

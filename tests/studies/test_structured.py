@@ -70,6 +70,9 @@ def test_a_form_comes_from_a_file_on_the_command_line(tmp_path: Path) -> None:
     printed = blinkscope("study", "structured", "--form", "form.txt", "--print-spec", cwd=tmp_path).stdout
     assert 'blanks = ["Pirate/Ninja/Monk", "Moon/Sea"]' in printed
     assert "Choose one each" in printed
+    for more in (("--blank", "a/b"), ("--prompt", "{lines}")):
+        both = blinkscope("study", "structured", "--form", "form.txt", *more, "--print-spec", cwd=tmp_path)
+        assert (both.returncode, f"leave {more[0]} out" in both.stderr) == (2, True)
     (tmp_path / "form.txt").write_text("Choose.")
     refused = blinkscope("study", "structured", "--form", "form.txt", "--print-spec", cwd=tmp_path)
     assert (refused.returncode, "holds no form" in refused.stderr) == (2, True)

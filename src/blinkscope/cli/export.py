@@ -11,7 +11,7 @@ from typing import Any
 from blinkscope.cli.common import target_changes
 from blinkscope.errors import EngineError, UserError
 from blinkscope.exports.generations import StoredGeneration, stored_generations
-from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_rows
+from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_pairs
 from blinkscope.exports.tables import json_line, tables
 from blinkscope.exports.write import preference_schema, run_schemas, write_dataset, write_jsonl
 from blinkscope.studies.catalogue import stored_study
@@ -38,9 +38,11 @@ def _guidance(out: Path, arguments: argparse.Namespace, changes: dict[str, Any])
     from blinkscope.studies.catalogue import stored_study
     from blinkscope.studies.diffusion import guidance_document
 
-    result = None if arguments.item is not None else stored_study(arguments.run, **changes)
-    if result is None:
+    if arguments.item is not None:
         raise UserError("--to guidance reads a whole run of study diffusion; leave --item out.")
+    result = stored_study(arguments.run, **changes)
+    if result is None:
+        raise UserError(f"--to guidance reads a run of study diffusion, and {arguments.run} holds no study of a model.")
     try:
         out.write_text(json.dumps(guidance_document(result), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -62,7 +64,7 @@ def _parquet(out: Path, generations: list[StoredGeneration], arguments: argparse
 
 def _preference(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
     preference = Preference(tuple(arguments.prefer or ()), arguments.single_token)
-    rows = [row for generation in generations for row in preference_rows(generation, preference)]
+    rows = preference_pairs(generations, preference)
     if not rows and not any(generation.record.ended for generation in generations):
         raise UserError(
             "there is no pair: the generation was cut off at the length cap, and training on it would teach to stop "

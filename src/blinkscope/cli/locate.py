@@ -213,13 +213,18 @@ def _text(name: str) -> str:
 
 def _method(arguments: argparse.Namespace) -> MethodOptions:
     name = arguments.method or MethodOptions.name
-    if arguments.fractions is not None and name != "grid":
-        raise UserError(f"--fractions is of the method grid, not of {name}; add --method grid, or leave it out.")
-    if arguments.resamples is not None and name == "divergence":
-        raise UserError(f"--resamples is of the methods grid and bisect, not of {name}; choose one, or leave it out.")
-    refuse_unused(name, target_changes(arguments))
+    refuse_of_other_methods(name, arguments)
     fractions = DEFAULT_FRACTIONS
     if arguments.fractions is not None:
         fractions = numbers("fractions", arguments.fractions, float, "give numbers from 0 to 1 with commas")
     resamples = arguments.resamples if arguments.resamples is not None else MethodOptions.resamples
     return MethodOptions(name, fractions, resamples)
+
+
+def refuse_of_other_methods(name: str, arguments: argparse.Namespace) -> None:
+    """Refuse options of the command line that the method would not look at."""
+    if arguments.fractions is not None and name != "grid":
+        raise UserError(f"--fractions is of the method grid, not of {name}; add --method grid, or leave it out.")
+    if arguments.resamples is not None and name == "divergence":
+        raise UserError(f"--resamples is of the methods grid and bisect, not of {name}; choose one, or leave it out.")
+    refuse_unused(name, target_changes(arguments))

@@ -207,9 +207,10 @@ def _cot(studies: Any, name: str, what: str) -> None:
         "--ask", action="store_const", const=True, help="elicit the answer by a follow-up turn (default)"
     )
     asked.add_argument("--from-text", dest="ask", action="store_const", const=False, help="read it from the text")
-    asked.add_argument(
-        "--direct", action="store_const", const=True, help="also ask after every token, at temperature 0"
-    )
+    if name != "majority":
+        asked.add_argument(
+            "--direct", action="store_const", const=True, help="also ask after every token, at temperature 0"
+        )
     asked.add_argument("--method", help="divergence (default), grid or bisect")
     asked.add_argument("--fractions", metavar="F,F,...", help="of method grid; 0,0.1,...,0.9 by default")
     asked.add_argument("--resamples", type=int, help="of methods grid and bisect; 100 by default")
@@ -242,8 +243,8 @@ def _study_of_model(studies: Any, name: str, what: str, texts: bool = True) -> A
         metavar="ADDRESS",
         help="spread the items over a Ray cluster: HOST:PORT, auto for the one that runs here; one begun here if bare",
     )
-    method = p.add_argument_group("how much is drawn, for each item")
-    _targets(method)
+    method = p.add_argument_group("how much is drawn, for each item (--print-spec says the study's own)")
+    _targets(method, of="study")
     out = p.add_argument_group("output")
     out.add_argument("-o", "--output", metavar="RUN.db", help="run file; an existing one is continued")
     out.add_argument("--plot", metavar="FILE", help="also draw the study's figure: .svg, .png, .pdf")
@@ -322,7 +323,7 @@ def _show(commands: Any) -> None:
     p = commands.add_parser("show", help="show a run again, also with another delta, width or level")
     p.add_argument("run", metavar="RUN.db")
     p.add_argument("--item", metavar="ID", help="one generation of a study; a table of all by default")
-    _targets(p, of_run=True)
+    _targets(p, of="run")
     _outputs(p)
     p.add_argument("--against", metavar="OTHER.db", help="another run of the same study: both, and the differences")
     p.add_argument("--plot", metavar="FILE", help="the figure of a study: .svg, .png, .pdf")
@@ -335,7 +336,7 @@ def _report(commands: Any) -> None:
     p.add_argument("--item", metavar="ID", help="one generation of a study; the whole study by default")
     p.add_argument("--against", metavar="OTHER.db", help="another run of the same study: both, and the differences")
     p.add_argument("-o", "--output", metavar="FILE.html", required=True)
-    _targets(p, of_run=True)
+    _targets(p, of="run")
 
 
 def _export(commands: Any) -> None:
@@ -350,7 +351,7 @@ def _export(commands: Any) -> None:
     p.add_argument("-o", "--output", metavar="PATH", required=True, help="a file; a new folder for parquet, preference")
     p.add_argument("--prefer", metavar="LABEL", action="append", help="the better outcome; repeatable")
     p.add_argument("--single-token", action="store_true", help="pairs of single tokens instead of whole continuations")
-    _targets(p, of_run=True)
+    _targets(p, of="run")
 
 
 class _WorldHelp(argparse.Action):
@@ -409,11 +410,11 @@ def _train(commands: Any) -> None:
     p.add_argument("--seed", type=int, default=0)
 
 
-def _targets(p: Any, *, of_run: bool = False) -> None:
-    """What may change between two looks at the same draws; ``of_run``: what is not said is the run's own."""
+def _targets(p: Any, *, of: str = "") -> None:
+    """What may change between two looks at the same draws; ``of``: what is not said is the run's or the study's own."""
 
     def default(value: str) -> str:
-        return "the run's" if of_run else value
+        return f"the {of}'s" if of else value
 
     p.add_argument(
         "--error", type=float, help=f"stop at this largest standard deviation of the curve (default {default('0.05')})"

@@ -29,6 +29,8 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.against:
         return _compared(result, arguments)
     if result is None and (arguments.plot or arguments.tables):
+        if arguments.item is not None:
+            raise UserError("--plot and --tables are of whole studies; leave --item out.")
         raise UserError("--plot and --tables are of studies, and this run is none; leave them out.")
     if result is not None:
         write_result(result, arguments)

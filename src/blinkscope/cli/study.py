@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blinkscope.cli.common import check_places, numbers, read_text, target_changes
-from blinkscope.cli.locate import recorded_method
+from blinkscope.cli.locate import recorded_method, refuse_of_other_methods
 from blinkscope.errors import MissingExtra, UserError
 from blinkscope.exports.study import write_tables
 from blinkscope.report.progress import progress_display
@@ -22,6 +22,7 @@ from blinkscope.report.survey import print_survey
 from blinkscope.studies.blanks import form_of
 from blinkscope.studies.catalogue import find_study
 from blinkscope.studies.cluster import Cluster
+from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.ray_session import LOCAL
 from blinkscope.studies.replay import study_replay
 from blinkscope.studies.specs import from_toml, to_toml
@@ -65,6 +66,12 @@ def _of_model(arguments: argparse.Namespace) -> int:
             watch=display.update,
         )
     write_result(result, arguments)
+    reached = not any(kind == "engine" for kind, _ in result.failed.values())
+    if isinstance(spec, CotSpec) and reached and result.items < spec.most_items:
+        print(
+            f"note: {spec.most_items} items were asked for; the data holds no more than these {result.items}",
+            file=sys.stderr,
+        )
     print(f"run file: {arguments.output}", file=sys.stderr)
     return 0 if result.status == "complete" and len(result.failed) < result.items else 1
 
@@ -111,6 +118,9 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
         spec = from_toml(read_text(arguments.spec), study.name, study.default, repeated=words)
     changes: dict[str, Any] = {}
     if given.get("form") is not None:
+        for name, option in (("blanks", "--blank"), ("prompt", "--prompt")):
+            if name in given:
+                raise UserError(f"--form FILE holds the prompt and its blanks already; leave {option} out.")
         prompt = PAPER if given["form"] == "paper" else read_text(given["form"])
         changes = {"prompt": prompt, "blanks": form_of(prompt).blanks}
     for field in fields(spec):
@@ -124,7 +134,10 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
                 if field.name in NUMBERS
                 else _plain(given[field.name])
             )
-    return replace(spec, **changes)
+    spec = replace(spec, **changes)
+    if hasattr(spec, "method"):
+        refuse_of_other_methods(spec.method, arguments)
+    return spec
 
 
 NUMBERS: Mapping[str, type] = {"times": int, "fractions": float, "temperatures": float}

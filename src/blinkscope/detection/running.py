@@ -68,6 +68,10 @@ def running(aligned: Part, unaligned: Part) -> Running:
     """The steps that both models have read of the same text. A step without a probability under either is left out.
 
     The first token of a text has none, unless something stands before it.
+
+    Raises
+    ------
+    UserError : both have read the whole text, and their tokens share no boundary.
     """
     read = min(len(aligned.log_p), len(unaligned.log_p))
     if aligned.pieces[:read] == unaligned.pieces[:read]:
@@ -86,6 +90,11 @@ def _in_step(
     common = np.intersect1d(ends[0], ends[1])
     common = common[common > 0]
     if not len(common):
+        if all(part.pieces and len(part.log_p) == len(part.pieces) for part in (aligned, unaligned)):
+            raise UserError(
+                "the tokens of the two models end nowhere at the same place of this text, so there is no step whose "
+                "probabilities can be compared; take two models that read it as the same text."
+            )
         return (), np.empty(0), np.empty(0)
     text = "".join(aligned.pieces)
     pieces = tuple(text[start:end] for start, end in zip([0, *common[:-1]], common, strict=True))

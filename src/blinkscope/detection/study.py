@@ -132,13 +132,18 @@ def _result(spec: DetectSpec, target: Target, found: Sequence[tuple[str, Mapping
         marks = {f"probe_{kind}": float(value) for kind, value in outcome["probe"].items()}
         values = {**scores(prompt, reply), **marks}
         texts.append(Scored(id_, outcome["label"], outcome["family"], values, reply, int(outcome["unread"])))
-    return findings(texts, target.level, spec.asking.seed)
+    said = findings(texts, target.level, spec.asking.seed)
+    other = spec.unaligned if spec.unaligned is not None else spec.asking.model
+    sides = (
+        f"Aligned: {_side(spec.asking.model, spec.asking.system)}. Unaligned: {_side(other, spec.unaligned_system)}."
+    )
+    return replace(said, sentences=(sides, *said.sentences))
 
 
 def _items(spec: DetectSpec) -> list[StudyItem]:
     if spec.unaligned in (None, spec.asking.model) and spec.unaligned_system == spec.asking.system:
         raise UserError(
-            "the aligned and the unaligned model are the same, so that every ratio is 1; give another --unaligned "
+            "the aligned and the unaligned model are the same, so that every log ratio is 0; give another --unaligned "
             "model, or a system prompt (--unaligned-system)."
         )
     return text_items(spec.data, spec.items)

@@ -12,7 +12,7 @@ from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.trace import Trace
 from blinkscope.keeper import named
 from blinkscope.pictured import DOCUMENT
-from blinkscope.reread import items_of, stored_generation, target_of
+from blinkscope.reread import items_of, not_scored, stored_generation, target_of
 from blinkscope.runs.store import Run
 
 
@@ -60,7 +60,7 @@ def stored_generations(path: str | Path, item: str | None = None, **changes: Any
         if not found and run.document(DOCUMENT) is not None:
             raise UserError(f"{path} holds a picture; exports are of texts. Use blinkscope show --json.")
         if not found:
-            raise UserError(f"{path} holds no scored generation yet; go on with the run first.")
+            raise not_scored(run, "holds no scored generation yet; go on with the run first.")
 
 
 def _ends_with_reply(prompt: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ SINGLE_TOKEN_WARNING = (
     "trainers append the end-of-text token to both sides, so a pair of single tokens also teaches to stop after them; "
     "leave --single-token out unless your trainer can be told not to."
 )
+SHOWN_LABELS = 12
 REPLACEMENT = "\ufffd"  # stands for bytes that are no text by themselves
 
 
@@ -72,21 +73,36 @@ class Side:
     preferred: Share
 
 
+def preference_pairs(generations: Sequence[StoredGeneration], preference: Preference) -> list[dict[str, Any]]:
+    """The pairs of all generations; one that never comes to a preferred outcome has none.
+
+    Raises
+    ------
+    UserError : a preferred outcome is one of no generation, or the run was not made in a way that has such pairs.
+    """
+    for generation in generations:
+        _check(generation)
+    seen = dict.fromkeys(label for generation in generations for label in generation.trace.labels)
+    for label in preference.labels:
+        if label not in seen:
+            shown = ", ".join(list(seen)[:SHOWN_LABELS]) + (", ..." if len(seen) > SHOWN_LABELS else "")
+            raise UserError(f"{label!r} is no outcome of this run; there are {shown}.")
+    return [row for generation in generations for row in preference_rows(generation, preference)]
+
+
 def preference_rows(generation: StoredGeneration, preference: Preference) -> Iterator[dict[str, Any]]:
     """Pairs of one generation, by window and position; for each alternative token the first continuation that fits.
 
     The chosen token is the better one on average too: a lucky continuation of a bad token says nothing for it.
     A side that was cut off at the length cap is left out, because training on it would teach to stop there; so is a
-    pair that parts inside a character or at the end of the turn, which no text can show.
-
-    Raises
-    ------
-    UserError : the run was not made in a way that has such pairs; the message says what is missing.
+    pair that parts inside a character or at the end of the turn, which no text can show. A generation among whose
+    outcomes no preferred one is has no pairs.
     """
     trace, record = generation.trace, generation.record
-    _check(generation, preference)
-    if trace.final_label in RESERVED or not record.ended:
+    labels = tuple(label for label in preference.labels if label in trace.labels)
+    if not labels or trace.final_label in RESERVED or not record.ended:
         return
+    preference = replace(preference, labels=labels)
     by_position: dict[int, dict[str, list[Draw]]] = defaultdict(lambda: defaultdict(list))
     for draw in trace.draws:
         by_position[draw.stratum][draw.fork].append(draw)
@@ -137,8 +153,8 @@ def _spelled(kept: str, sides: Sequence[Side], text: str) -> bool:
     return whole and text.startswith(kept) and all(s.text and s.token and s.text.startswith(s.token) for s in sides)
 
 
-def _check(generation: StoredGeneration, preference: Preference) -> None:
-    trace, record = generation.trace, generation.record
+def _check(generation: StoredGeneration) -> None:
+    record = generation.record
     if record.method.name != "divergence":
         raise UserError(
             f"pairs that part at one token come from runs of the method divergence, and this one's is "
@@ -148,9 +164,6 @@ def _check(generation: StoredGeneration, preference: Preference) -> None:
         raise UserError("recorded rollouts hold outcomes but no texts, so there is nothing to make pairs of.")
     if not record.context:
         raise UserError("this run file was made by a version that did not keep the templated prompt; run it again.")
-    for label in preference.labels:
-        if label not in trace.labels:
-            raise UserError(f"{label!r} is no outcome of {generation.item!r}; it has {', '.join(trace.labels)}.")
 
 
 def _usable(draw: Draw) -> bool:

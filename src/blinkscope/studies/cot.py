@@ -85,8 +85,25 @@ class CotSpec:
     def options(self) -> MethodOptions:
         return MethodOptions(self.method, self.fractions, self.resamples)
 
+    @property
+    def most_items(self) -> int:
+        """As many generations as are asked for; data may hold fewer questions."""
+        return len(self.data) * self.items * self.samples * max(1, len(self.temperatures))
+
 
 def question_list(spec: CotSpec) -> list[StudyItem]:
+    """The questions, at each temperature.
+
+    Raises
+    ------
+    UserError : there is no such data, or one temperature is given and several too.
+    """
+    if spec.temperatures and spec.asking.temperature is not None:
+        each = ", ".join(f"{temperature:g}" for temperature in spec.temperatures)
+        raise UserError(
+            f"temperature is {spec.asking.temperature:g}, but the study is done at each of the temperatures {each}; "
+            "leave --temperature out, or set --temperatures."
+        )
     items = question_items(spec.data, spec.items, spec.samples, spec.asking.seed, spec.score)
     if not spec.temperatures:
         return items
@@ -95,6 +112,19 @@ def question_list(spec: CotSpec) -> list[StudyItem]:
         for temperature in spec.temperatures
         for item in items
     ]
+
+
+def check_follow_up(spec: CotSpec, engine: Any, options: Mapping[str, Any] | None) -> None:
+    """Refuse, before the first item, a model that cannot be asked for its answer."""
+    if not spec.ask and not spec.direct:
+        return
+    try:
+        engine.follow_up(Path(engine.encode("Why?"), ()), ASK["number"])
+    except UserError as error:
+        without = ", without --direct" if spec.direct else ""
+        raise UserError(
+            f"{error} In a study that is --from-text{without}: the answer is read from the reply."
+        ) from None
 
 
 def looked_into(desk: Desk) -> tuple[Question, Trace]:
@@ -341,5 +371,5 @@ def _sentences(line: Mapping[str, Any]) -> list[str]:
     return said
 
 
-STUDY = Study("cot", CotSpec(), question_list, _work, _result, _read)
+STUDY = Study("cot", CotSpec(), question_list, _work, _result, _read, prepare=check_follow_up)
 TEMPERATURE = replace(STUDY, name="temperature", default=CotSpec(temperatures=(0.1, 0.4, 0.7, 1.0)))

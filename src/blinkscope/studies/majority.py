@@ -13,18 +13,25 @@ from typing import Any
 
 import numpy as np
 
+from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.feature import RESERVED
 from blinkscope.replies import Ask, Beginning, Path, draw_replies
 from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
-from blinkscope.studies.cot import CotSpec, looked_into, question_list, texts_of, transcript_of
+from blinkscope.studies.cot import CotSpec, check_follow_up, looked_into, question_list, texts_of, transcript_of
 from blinkscope.studies.grading import feature_for_grading, grade
 from blinkscope.studies.intervals import clustered_interval
-from blinkscope.studies.study import Desk, Findings, Row, Study
+from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
 
 WAYS = ("single", "before_window", "fork_majority", "plain_vote")
+
+
+def _items(spec: CotSpec) -> list[StudyItem]:
+    if spec.direct:
+        raise UserError("study majority does not ask after every token; leave direct out, or take study cot.")
+    return question_list(spec)
 
 
 def _work(desk: Desk) -> Mapping[str, JSON]:
@@ -110,4 +117,4 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
     return Findings(summary, {"ways": rows, "items": items}, (said,), transcripts)
 
 
-STUDY = Study("majority", CotSpec(), question_list, _work, _result, _read)
+STUDY = Study("majority", CotSpec(), _items, _work, _result, _read, prepare=check_follow_up)

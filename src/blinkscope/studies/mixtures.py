@@ -21,12 +21,17 @@ from blinkscope.critical import Interval, complement, end_time, start_time
 from blinkscope.divergence import label_law
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
-from blinkscope.feature import OTHER
+from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
 from blinkscope.posterior import Posterior
 from blinkscope.sampled import SampledMixture, sampled_window
 from blinkscope.sampler import IndexSet
 from blinkscope.studies.study import Row
 from blinkscope.tree import Node, build_tree
+
+_REMEDIES = {
+    TRUNCATED: "; raise --max-new-tokens until they come to an end",
+    UNPARSED: "; take a --feature that finds an outcome in them",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +66,8 @@ class Generations:
         if len(common) > self.most_labels:
             labels = (*(label for label in labels if label != OTHER), OTHER)
         if len(labels) < 2:
-            raise UserError(f"every generation has the label {labels[0]!r}: there is nothing to tell apart.")
+            remedy = _REMEDIES.get(labels[0], "")
+            raise UserError(f"every generation has the label {labels[0]!r}: there is nothing to tell apart{remedy}.")
         number = {label: i for i, label in enumerate(labels)}
         counts = np.zeros((len(self.kept), len(self.final), len(labels)), dtype=np.int64)
         for j, tables in enumerate(self.counts):

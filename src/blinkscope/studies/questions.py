@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -88,9 +89,17 @@ def lettered(question: str, options: Sequence[str], right: int) -> Asked:
     if not 2 <= len(options) <= len(LETTERS):
         raise UserError(f"a question has {len(options)} options; from 2 to {len(LETTERS)} can be lettered.")
     if not 0 <= right < len(options):
-        raise UserError(f"the right option is number {right} of {len(options)}.")
+        said = LETTERS[right] if 0 <= right < len(LETTERS) else f"number {right + 1}"
+        raise UserError(f"the right option is {said}, but there are only {LETTERS[0]} to {LETTERS[len(options) - 1]}.")
     lines = [f"({letter}) {option.strip()}" for letter, option in zip(LETTERS, options, strict=False)]
     return Asked("\n".join([question.strip(), *lines]), LETTERS[right], "letter")
+
+
+def _place(letter: str) -> int:
+    """The place of an option among the lettered ones, from 0 on."""
+    if len(letter) != 1 or letter not in LETTERS:
+        raise UserError(f"the right option is {letter!r}; it must be a letter from {LETTERS[0]} to {LETTERS[-1]}.")
+    return LETTERS.index(letter)
 
 
 def _arc(row: Mapping[str, Any], seed: int) -> Asked:
@@ -99,7 +108,7 @@ def _arc(row: Mapping[str, Any], seed: int) -> Asked:
 
 def _aqua(row: Mapping[str, Any], seed: int) -> Asked:
     options = [str(option).partition(")")[2] for option in row["options"]]  # they come as "A)21"
-    return lettered(row["question"], options, LETTERS.index(row["correct"]))
+    return lettered(row["question"], options, _place(str(row["correct"])))
 
 
 def _logiqa(row: Mapping[str, Any], seed: int) -> Asked:
@@ -174,9 +183,14 @@ def question_items(
     """
     if not data:
         raise UserError("no data is named; give everyday, for instance.")
+    names = [source if source.startswith(GYM) else Path(source.partition(":")[0]).stem for source in data]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(
+                f"{count} of the data sets are called {name!r}; name each once, files under different names."
+            )
     items = []
-    for source in data:
-        name = source if source.startswith(GYM) else Path(source.partition(":")[0]).stem
+    for source, name in zip(data, names, strict=True):
         try:
             found = list(islice(_questions(source, most, seed, score), most))
         except EngineError as error:
@@ -261,7 +275,7 @@ def _own(row: Mapping[str, Any], seed: int) -> Asked:
     """A line of a user's file: lettered options with a letter, or a free answer that is a number or a formula."""
     question, answer = str(row["question"]), str(row["answer"]).strip()
     if "options" in row:
-        return lettered(question, [str(option) for option in row["options"]], LETTERS.index(answer))
+        return lettered(question, [str(option) for option in row["options"]], _place(answer))
     grading = str(row.get("grading", "number"))
     if grading not in ("number", "math", "letter"):
         raise UserError(f"its grading is {grading!r}; it can be number, math or letter.")

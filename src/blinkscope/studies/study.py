@@ -238,15 +238,16 @@ def result_of(
 def _findings(
     study: Study, spec: Any, target: Target, found: Sequence[tuple[str, Mapping[str, Any]]], *, finished: bool
 ) -> Findings:
-    """What the outcomes say; where some are missing, the rest may be too few to say anything."""
+    """What the outcomes say; they may be too few, or too much alike, to say anything."""
     if not found:
         return Findings({}, {})
     try:
         return study.result(spec, target, found)
     except UserError as error:
-        if finished:
-            raise
-        return Findings({}, {}, (f"What there is so far ({len(found)} finished) says nothing yet: {error}",))
+        why = str(error)
+        if not finished:
+            why = f"What there is so far ({len(found)} finished) says nothing yet: {why}"
+        return Findings({"analysed": len(found)}, {}, (why[0].upper() + why[1:],))
 
 
 def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> StudyResult | None:
