@@ -11,8 +11,9 @@ import pytest
 
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.trace import Cost, Target, Trace
-from blinkscope.report import summary
+from blinkscope.report import study, summary
 from blinkscope.report.html import finding
+from blinkscope.report.legends import legends
 from blinkscope.report.notebook import notebook_html
 from blinkscope.report.progress import Display, filled, progress_display, standing
 from blinkscope.report.terminal import print_trace
@@ -330,3 +331,39 @@ def test_the_bar_follows_the_variance():
     assert filled(at(0, 0, 0.04)) == 1
     assert "error" not in standing(at(0, 7, float("nan")))
     assert standing(replace(at(0, 7, float("nan")), asked=float("nan")), "evaluations").endswith(" evaluations")
+
+
+STUDY_ROWS = [
+    {"of": of, "outcome": "window", "start": 4, "start_low": None, "start_high": 20, "certificate": None, "theorem2": x}
+    | {"exact_outcome": "window"}
+    for of, x in (("1. Pirate", 0.5), ("2. Moon", 0.25))
+]
+
+
+def study_rows(width: int) -> str:
+    from rich.console import Console
+
+    file = io.StringIO()
+    console = Console(file=file, width=width)
+    for part in study._listed(STUDY_ROWS, console):
+        console.print(part)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [*range(40, 90, 3), 200])
+def test_no_cell_of_a_study_is_broken_however_narrow_the_screen(width):
+    text = study_rows(width)
+    assert max(map(len, text.splitlines())) <= width
+    for cell in ("1. Pirate", "2. Moon", "4 [-, 20]", "0.500", "0.250"):
+        assert cell in text
+    assert text.count("window") >= 4
+    assert ("start 4 [-, 20]" in text) == (width < 70)
+
+
+def test_short_names_and_open_limits_are_explained_where_they_stand():
+    text = words(study_rows(200))
+    for said in legends(STUDY_ROWS):
+        assert said in text
+    assert [said.split()[0] for said in legends(STUDY_ROWS)] == ["certificate:", "theorem2:", "-"]
+    assert legends([{"of": "a", "share": 0.5, "share_low": 0.1, "share_high": 0.9}]) == []
+    assert legends([{"number": "dcw", "first": 1.0}])[0].startswith("dcw: ")

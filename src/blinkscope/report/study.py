@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from blinkscope.report.legends import NO_LIMIT, has_limits, legends
 from blinkscope.report.terminal import write_parts
 from blinkscope.report.text import shortened, visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from blinkscope.studies.comparison import Comparison
     from blinkscope.studies.study import StudyResult
 
@@ -16,6 +20,9 @@ CELL_WIDTH = 32
 NAMED_WIDTH = 20
 SHOWN_ROWS = 60
 FEW_ROWS, MANY_COLUMNS = 5, 8
+WIDEST = 1000
+INDENT = 3
+UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
 def print_study(result: StudyResult, file: IO[str], *, width: int | None = None) -> None:
@@ -27,7 +34,7 @@ def print_study(result: StudyResult, file: IO[str], *, width: int | None = None)
     parts: list[Any] = [Text(_heading(result), style="dim")]
     rows = next((rows for rows in result.findings.tables.values() if rows), ())
     if rows:
-        parts.append(_table(rows))
+        parts += _listed(rows, console)
     if len(rows) > SHOWN_ROWS:
         parts.append(Text(f"and {len(rows) - SHOWN_ROWS} rows more: --json or --tables FOLDER has all of them"))
     parts += [Text(visible(sentence, keep="")) for sentence in result.findings.sentences]
@@ -35,9 +42,25 @@ def print_study(result: StudyResult, file: IO[str], *, width: int | None = None)
     write_parts(parts, console)
 
 
+def _listed(rows: Sequence[Mapping[str, Any]], console: Console) -> list[Any]:
+    """Rows as a table, or as a paragraph each where the screen is too narrow for one; then what short names mean."""
+    from rich.text import Text
+
+    table = _table(rows)
+    room = console.measure(table, options=console.options.update(width=WIDEST))
+    if room.maximum > console.width:  # rich would break columns evenly, whatever is in them
+        for column in table.columns:
+            column.width = column.min_width
+    return [
+        _paragraphs(rows, console.width) if room.minimum > console.width else table,
+        *(Text(line, style="dim") for line in legends(rows)),
+    ]
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Rows as a table, columns with limits holding them in brackets; a few rows of many columns are turned round."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
@@ -53,13 +76,29 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
             table.add_row(Text(name), *values)
         return table
     for k, (name, of_column) in enumerate(zip(names, columns, strict=True)):
-        # What the row is about stays whole where the screen is narrow.
-        whole = k == 0 and max(len(row_cells[0]) for row_cells in cells) <= NAMED_WIDTH
         justify: Literal["left", "right"] = "left" if isinstance(rows[0][of_column], str) else "right"
-        table.add_column(Text(name), justify=justify, no_wrap=whole)
+        # Cells stay whole; only heads of several words are broken between them.
+        needed = max(cell_len(word) for word in (*name.split(), *(row_cells[k].plain for row_cells in cells)))
+        table.add_column(Text(name), justify=justify, min_width=needed)
     for row_cells in cells:
         table.add_row(*row_cells)
     return table
+
+
+def _paragraphs(rows: Sequence[Mapping[str, Any]], width: int) -> Any:
+    """Each row by its first cell and then, below it, by its other ones with their names, none of them broken."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    first, *others = (name for name in rows[0] if not name.endswith(("_low", "_high")))
+    parts: list[Any] = [Text()]
+    for row in rows[:SHOWN_ROWS]:
+        cells = ((name.replace("_", " "), _with_limits(row, name)) for name in others)
+        said = ", ".join(f"{name} {cell}".replace(" ", UNBROKEN) for name, cell in cells if cell)
+        filled = fill(said, max(width - INDENT, NAMED_WIDTH)).replace(UNBROKEN, " ")
+        parts += [Text(_with_limits(row, first), style="bold"), Padding(Text(filled), (0, 0, 0, INDENT))]
+    return Group(*parts, Text())
 
 
 def print_comparison(comparison: Comparison, file: IO[str], *, width: int | None = None) -> None:
@@ -72,7 +111,7 @@ def print_comparison(comparison: Comparison, file: IO[str], *, width: int | None
         Text(f"{name}: {_heading(result)}", style="dim")
         for name, result in (("first", comparison.first), ("second", comparison.second))
     ]
-    parts.append(_table(comparison.rows))
+    parts += _listed(comparison.rows, console)
     level = comparison.first.target.level
     parts.append(
         Text(
@@ -112,10 +151,10 @@ def _with_limits(row: Mapping[str, Any], name: str) -> str:
     """A cell, and its interval where the row has ``NAME_low`` and ``NAME_high``."""
     if f"{name}_low" not in row:
         return _cell(row[name])
-    low, high = (_cell(row[f"{name}_{end}"]) or "?" for end in ("low", "high"))
-    if low == high == "?":
+    if not has_limits(row, name):
         return _cell(row[name])
-    return f"{_cell(row[name])} [{low}, {high}]"
+    low, high = (_cell(row[f"{name}_{end}"]) or NO_LIMIT for end in ("low", "high"))
+    return f"{_cell(row[name])} [{low}, {high}]".lstrip()
 
 
 def _cell(value: Any) -> str:

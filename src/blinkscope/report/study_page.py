@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from blinkscope.report.charts import Chart, charts
 from blinkscope.report.html import data_block, page
+from blinkscope.report.legends import legends
 from blinkscope.report.trees import study_tree
 
 if TYPE_CHECKING:
@@ -60,7 +61,13 @@ def _chart(chart: Chart) -> dict[str, Any]:
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     columns = list(rows[0])
     cells = [[_cell(row.get(column)) for column in columns] for row in rows[:LONGEST_TABLE]]
-    return {"name": name.replace("_", " "), "columns": columns, "rows": cells, "left_out": len(rows) - len(cells)}
+    return {
+        "name": name.replace("_", " "),
+        "columns": columns,
+        "rows": cells,
+        "left_out": len(rows) - len(cells),
+        "legends": legends(rows),
+    }
 
 
 def _cell(value: Any) -> Any:

@@ -357,8 +357,8 @@ def _sentences(line: Mapping[str, Any]) -> list[str]:
         f"{line['covered']:.1%} of the text."
     ]
     for name, words in (
-        ("dacc", "Accuracy without less that with a window"),
-        ("dcw", "Windows where wrong less where right"),
+        ("dacc", "Accuracy of generations without a window, less that of those with one"),
+        ("dcw", "Share of generations with a window among wrong answers, less that among right ones"),
     ):
         if line[name] is None:
             said.append(f"{words}: not defined here, one of the two groups is empty.")

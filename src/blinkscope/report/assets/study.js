@@ -107,7 +107,8 @@
     <h2 id="tree-title">Tree of the labels</h2>
     <${trees.Tree} tree=${data.tree} />
     <p class="small">The eps-mixture tree. A bar stands where the labels that meet in it are still merged; from its dot
-      on a label, or a set of them, stands apart from all others.</p>
+      on a label, or a set of them, stands apart from all others. The dot of a single label may stand anywhere from the
+      end of its window on, and is put halfway; how sure these ends are, their intervals in the table of windows tell.</p>
   </section>`;
 
   // ------------------------------------------------------------------ tables
@@ -127,7 +128,7 @@
   }
 
   const Interval = ({ low = null, high = null }) =>
-    (low !== null || high !== null) && html`<span class="interval">[${shown(low) || "?"}, ${shown(high) || "?"}]</span>`;
+    (low !== null || high !== null) && html`<span class="interval">[${shown(low) || "-"}, ${shown(high) || "-"}]</span>`;
 
   function Table({ table }) {
     const { columns, rows } = table;
@@ -163,6 +164,7 @@
             ${shown(row[k])}<${Interval} low=${row[limits[k][0]]} high=${row[limits[k][1]]} /></td>`)}</tr>`)}</tbody>
         </table>
       </div>
+      ${table.legends.map((said) => html`<p class="small">${line(said)}</p>`)}
       ${listed.length < found.length && html`<button type="button" class="plain more" onClick=${() => setAll(true)}>show all ${whole(found.length)} rows</button>`}
     </div>`;
   }
