@@ -80,6 +80,7 @@ def result_of(shift: float = 0.0) -> StudyResult:
         findings=Findings({}, {**tables, "curves": curves}, tuple(HOSTILE[:3]), tuple(texts)),
         failed={HOSTILE[4]: ("engine", HOSTILE[5])},
         cost={"continuations": 5, "generated_tokens": 50},
+        waiting=3,
     )
 
 
@@ -140,7 +141,7 @@ def test_it_opens_quietly_and_hostile_text_stays_text(
     assert seen.quiet, (seen.requests, seen.errors, seen.dialogs)
     assert HOSTILE[0] in shown
     assert not set("\u202e\u2066\x1b\x00\u200b\ufeff") & set(shown)
-    assert "not finished" in shown
+    assert f"The study is not finished: {ITEMS - 2} of {ITEMS + 1} items are; the same command goes on" in shown
 
 
 @pytest.mark.browser

@@ -78,9 +78,10 @@ def test_data_that_goes_out_of_reach_again_loses_nothing(tmp_path: Path) -> None
     second = run_study(cot.STUDY, spec, run)
     assert second.status == "interrupted"  # questions of mmlu wait
     assert (second.items, set(second.failed)) == (7, {"mmlu"})
+    assert "not finished: 4 of 7 items are; the same command goes on" in second.standing
     (tmp_path / "away").rename(tmp_path / "choices")
     third = run_study(cot.STUDY, spec, run)
-    assert (third.status, third.items, dict(third.failed)) == ("complete", 6, {})
+    assert (third.status, third.items, dict(third.failed), third.standing) == ("complete", 6, {}, "")
     (tmp_path / "choices").rename(tmp_path / "away")
     assert run_study(cot.STUDY, spec, run).to_json() == third.to_json()
 

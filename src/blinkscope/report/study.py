@@ -142,8 +142,8 @@ def _standing(result: StudyResult) -> list[str]:
         kinds = ", ".join(f"{count} ({kind})" for kind, count in failures.items())
         lines.append(f"Of {result.items} items {len(result.failed)} failed: {kinds}.")
     lines += [f"{visible(item, keep='')}: {visible(reason, keep='')}" for item, (_, reason) in result.failed.items()]
-    if result.status != "complete":
-        lines.append("The study is not finished; the same command goes on with it.")
+    if result.standing:
+        lines.append(result.standing)
     return lines
 
 

@@ -40,6 +40,7 @@ def study_data(result: StudyResult, comparison: Comparison | None = None) -> dic
         **{"labels": [], "windows": [], "curve": None, "notes": []},
         "study": result.study,
         "status": result.status,
+        "standing": result.standing,
         "sentences": list(result.findings.sentences),
         "items": result.items,
         "cost": dict(result.cost),

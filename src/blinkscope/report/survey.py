@@ -11,6 +11,8 @@ from blinkscope.report.text import shortened, visible
 if TYPE_CHECKING:
     from blinkscope.studies.survey import Finding, Survey
 
+UNFINISHED = ("waiting", "interrupted")
+
 
 def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> None:
     """Write what a study found for a person to read: a line for each item, and the sums."""
@@ -36,7 +38,11 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
         f"{said['reached_error']:,} reached the error of {survey.target.error:g}.",
     ]
     if survey.status != "complete":
-        lines.append("The study is not finished; the same command goes on with it.")
+        done = sum(finding.status not in UNFINISHED for finding in survey.findings)
+        lines.append(
+            f"The study is not finished: {done:,} of {len(survey.findings):,} items are; "
+            "the same command goes on with it."
+        )
     lines += [
         f"{visible(finding.item, keep='')}: {visible(finding.failure, keep='')}"
         for finding in survey.findings

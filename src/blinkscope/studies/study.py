@@ -105,6 +105,7 @@ class StudyResult:
     """The result of a study.
 
     status: ``complete``, or ``interrupted`` where items wait to be worked on. failed: kind and reason by item.
+    waiting: how many of ``items`` wait, data sets that cannot be reached among them.
     """
 
     study: str
@@ -115,6 +116,15 @@ class StudyResult:
     findings: Findings
     failed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     cost: Mapping[str, JSON] = field(default_factory=dict)
+    waiting: int = 0
+
+    @property
+    def standing(self) -> str:
+        """How far a study has come that is not complete; empty where it is."""
+        if self.status == "complete":
+            return ""
+        done = self.items - self.waiting
+        return f"The study is not finished: {done:,} of {self.items:,} items are; the same command goes on with it."
 
     @property
     def summary(self) -> dict[str, JSON]:
@@ -232,6 +242,7 @@ def result_of(
         findings=_findings(study, spec, target, found, finished=len(found) == len(items)),
         failed=failed,
         cost={"continuations": len(draws), study.currency: round(sum(draw.cost for draw in draws))},
+        waiting=len(waiting) + len(lacking),
     )
 
 

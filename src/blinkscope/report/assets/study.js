@@ -247,7 +247,7 @@
     <p class="small kicker">blinkscope</p>
     <h1>study ${line(data.study)}</h1>
     <ul class="notes">${data.sentences.map((said) => html`<li>${line(said)}</li>`)}</ul>
-    ${data.status !== "complete" && html`<p class="notice">The study is not finished; the same command goes on with it.</p>`}
+    ${data.standing && html`<p class="notice">${line(data.standing)}</p>`}
     <p class="small facts">
       <span>${line(data.settings["asking.model"] ?? "")}</span><span>${count(data.items, "item")}</span>
       ${Object.entries(data.cost).map(([name, n]) => html`<span>${whole(n)} ${name.replaceAll("_", " ")}</span>`)}
