@@ -194,6 +194,14 @@ def named(document: str, generation: int) -> str:
     return f"{document} {generation}" if generation else document
 
 
+def generation_of(name: str) -> int | None:
+    """The generation whose document a run keeps under that name; None where it is no generation's."""
+    _, space, number = name.rpartition(" ")
+    if not space:
+        return 0
+    return int(number) if number.isdecimal() else None
+
+
 def provenance() -> dict[str, JSON]:
     """With what the run is made; a change between two sittings is mentioned, not refused."""
     libraries = {"blinkscope": "blinkscope", "numpy": "numpy", "torch": "torch", "transformers": "transformers"}

@@ -11,10 +11,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +28,20 @@ import pytest
 from blinkscope.engines.servers.address import one_each
 from blinkscope.errors import EngineError, MissingExtra, UserError
 from blinkscope.estimate.trace import Target
+from blinkscope.keeper import named
 from blinkscope.reread import items_of
 from blinkscope.runs.store import Run
 from blinkscope.studies import ray_session
 from blinkscope.studies.cluster import BATCH_BYTES, Cluster, _places
-from blinkscope.studies.cluster_shift import MOST_DEATHS
+from blinkscope.studies.cluster_shift import MOST_DEATHS, Shift
+from blinkscope.studies.cluster_worker import Held, Write
 from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.distribution import DistributionSpec
 from blinkscope.studies.prefill import PrefillSpec
 from blinkscope.studies.ray_session import ray_at, without_secrets
 from blinkscope.studies.study import BESIDE, run_study
 from blinkscope.studies.whole import Whole
+from blinkscope.studies.workers import StudyItem, Task
 from tests.e2e.command import blinkscope
 from tests.engines.fake_server import FakeServer, serving
 from tests.studies.test_contract import COARSE, SPECS, TOY, study_of
@@ -44,8 +50,8 @@ LONG = DistributionSpec(prompt="What?", items=5, step=2, asking=TOY, target=Targ
 HTTP_TOY = "fork?agree=2&width=3&leak=0.1&length=14"
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[tuple[str, psutil.Process]]:
+@contextmanager
+def begun(**environment: str) -> Iterator[tuple[str, psutil.Process]]:
     """Address of a cluster, and the process that began it."""
     code = (
         "import sys; from blinkscope.studies.ray_session import ray_at\n"
@@ -54,12 +60,19 @@ def ray() -> Iterator[tuple[str, psutil.Process]]:
         "    sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]
-    begun = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert begun.stdin is not None
-    assert begun.stdout is not None
-    yield begun.stdout.readline().strip(), psutil.Process(begun.pid)
-    begun.stdin.close()
-    assert begun.wait(60) == 0
+    settings: dict[str, Any] = {"text": True, "env": {**os.environ, **environment}}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **settings)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    yield process.stdout.readline().strip(), psutil.Process(process.pid)
+    process.stdin.close()
+    assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[tuple[str, psutil.Process]]:
+    with begun() as cluster:
+        yield cluster
 
 
 def content(path: Path) -> tuple[Any, ...]:
@@ -166,30 +179,44 @@ def test_each_server_has_a_worker_and_what_one_fails_with_goes_to_another(ray: A
         assert not spread.failed
         assert spread.to_json() == alone.to_json()
         assert not two.stop_after
+        seen: list[Whole] = []
         with pytest.warns(UserWarning, match="a worker is left out: no server answers"):
-            again = run_study(study, spec(one, two), tmp_path / "left.db", workers=Cluster(ray[0]))
+            again = run_study(study, spec(two, one), tmp_path / "left.db", workers=Cluster(ray[0]), watch=seen.append)  # type: ignore[arg-type]
         assert again.to_json() == alone.to_json()
+        assert seen[-1].workers == 1
 
 
 @pytest.mark.slow
 @pytest.mark.model
 def test_the_embedded_model_on_two_workers(ray: Any, tmp_path: Path) -> None:
-    asking = replace(CotSpec().asking, max_new_tokens=16, temperature=1.0)
-    spec = CotSpec(items=3, ask=False, asking=asking, target=Target(error=0.01, continuations=48))
+    asking = replace(CotSpec().asking, max_new_tokens=8, temperature=1.0)
+    spec = CotSpec(items=2, ask=False, asking=asking, target=Target(error=0.01, continuations=16))
     options = {"batch_bytes": 2**28}
-    at_work: list[int] = []
+    study, folder = study_of("cot"), tmp_path / "met"
+    folder.mkdir()
+    work, place = study.work, str(folder)
+
+    def together(desk: Any) -> Any:
+        """Work on an item when two workers have one."""
+        import os
+        import time
+
+        open(os.path.join(place, str(os.getpid())), "w").close()
+        while len(os.listdir(place)) < 2:
+            time.sleep(0.05)
+        return work(desk)
+
     spread = run_study(
-        study_of("cot"),
+        replace(study, work=together),
         spec,
         tmp_path / "spread.db",
         engine_options=options,
         workers=Cluster(ray[0]),
-        watch=lambda whole: at_work.append(whole.at_work),  # type: ignore[union-attr]
     )
     assert spread.status == "complete"
     assert not spread.failed
-    assert max(at_work) == 2
-    alone = run_study(study_of("cot"), spec, tmp_path / "alone.db", engine_options=options)
+    assert len(list(folder.iterdir())) == 2
+    alone = run_study(study, spec, tmp_path / "alone.db", engine_options=options)
     assert content(tmp_path / "spread.db") == content(tmp_path / "alone.db")
     assert spread.to_json() == alone.to_json()
 
@@ -212,6 +239,115 @@ def test_where_there_is_no_cluster_one_sentence_says_so(monkeypatch: pytest.Monk
         Cluster()(study_of("cot"), CotSpec(), object(), {}),
     ):
         raise AssertionError
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, address: str, said: str) -> str:
+    """What a user is told where Ray cannot connect and says that."""
+
+    def init(**settings: object) -> None:
+        os.write(2, b"gcs_client.cc:210: InvalidAuthToken\n")
+        raise ConnectionError(said)
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(EngineError) as told, ray_at(address):
+        raise AssertionError
+    return str(told.value)
+
+
+def test_what_ray_says_of_a_failure_is_told_in_our_words(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nothing = (
+        "Could not find any running Ray instance. Please specify the one to connect to by setting `--address` flag."
+    )
+    told = failing(monkeypatch, "auto", nothing)
+    assert told == "no Ray cluster runs on this machine; start one with ray start --head, or give --ray no address."
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        told = failing(monkeypatch, address, "Failed to connect")
+    assert told.startswith(f"no Ray cluster can be used at {address}: Failed to connect. If the cluster wants a token")
+    assert "RAY_AUTH_MODE=disabled" in told
+    assert capfd.readouterr() == ("", "")
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+def test_an_interrupt_while_ray_begins_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def init(**settings: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("begun")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: done.append("ended"))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), ray_at("local"):
+        raise AssertionError
+    assert done == ["begun", "ended"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("mode", [None, "disabled", "token"])
+def test_the_environment_is_afterwards_what_it_was(mode: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setenv("GITHUB_PAT", "x")
+    before, within = dict(os.environ), {}
+
+    def init(**settings: object) -> None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does
+        within.update(os.environ)
+
+    monkeypatch.setattr("ray.init", init)
+    with ray_at("local"):
+        assert os.environ["GITHUB_PAT"] == "x"
+    assert within["RAY_AUTH_MODE"] == (mode or "token")
+    assert "GITHUB_PAT" not in within
+    assert dict(os.environ) == before
+
+
+def test_a_cluster_without_authentication_can_be_joined(ray: Any, tmp_path: Path) -> None:
+    assert ray_session.TOKEN.is_file()  # since the other cluster was begun
+    with begun(RAY_AUTH_MODE="disabled") as (address, _):
+        asked = ("study", "distribution", "--model", TOY.model, "--prompt", "What?", "--items", "2", "--ray", address)
+        refused = blinkscope(*asked, "-o", "run.db", cwd=tmp_path, RAY_AUTH_MODE="token")
+        assert refused.returncode == 1
+        assert "set RAY_AUTH_MODE=disabled" in refused.stderr
+        found = blinkscope(*asked, "-o", "run.db", cwd=tmp_path, RAY_AUTH_MODE="disabled")
+        assert "2 of 2 items" in found.stderr
+
+
+def test_the_token_of_the_hub_reaches_the_workers_of_a_local_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    work = study_of("distribution").work
+    asked = replace(
+        study_of("distribution"),
+        work=lambda desk: __import__("os").environ["HF_TOKEN"] == "hf_secret" and work(desk),
+    )
+    found = run_study(asked, SPECS["distribution"], tmp_path / "run.db", workers=Cluster())
+    assert (
+        found.to_json() == run_study(study_of("distribution"), SPECS["distribution"], tmp_path / "alone.db").to_json()
+    )
+
+
+def test_a_worker_gets_the_documents_of_its_item_alone(tmp_path: Path) -> None:
+    run_study(study_of("distribution"), SPECS["distribution"], tmp_path / "run.db")
+    with Run.create_or_open(tmp_path / "run.db", Run.open(tmp_path / "run.db").spec) as run:
+        for number in (0, 1, 11, BESIDE + 1):
+            run.put_document(named("said", number), {"by": number})
+        shift = Shift(run, deque(), Whole(0))
+        shift.store([Write("put_document", ("late 1", {}))])
+
+        def held(number: int) -> set[str]:
+            return set(Held.of(run, Task(number, BESIDE + number, StudyItem("", {})), shift.documents, {}).documents)
+
+        assert held(0) == {"said"}
+        assert held(1) == {"said 1", f"said {BESIDE + 1}", "late 1"}
+        assert held(2) == set()
 
 
 @dataclass
@@ -248,7 +384,8 @@ def test_a_worker_asks_for_what_its_model_computes_on() -> None:
 
 
 def test_keys_are_no_part_of_an_environment() -> None:
-    kept = {"PATH": "a", "BLINKSCOPE_KEY_FILE": "b", "TOKENIZERS_PARALLELISM": "c", "HF_HOME": "d", "KEYBOARD": "e"}
+    others = ("PATH", "PWD", "OLDPWD", "BLINKSCOPE_KEY_FILE", "TOKENIZERS_PARALLELISM", "HF_HOME", "KEYBOARD", "COMPAT")
+    kept = dict.fromkeys(others, "y")
     keys = (
         "BLINKSCOPE_KEYS",
         "HF_TOKEN",
@@ -256,6 +393,13 @@ def test_keys_are_no_part_of_an_environment() -> None:
         "AWS_SECRET_ACCESS_KEY",
         "AWS_ACCESS_KEY_ID",
         "MY_PASSWORD",
+        "MYTOKEN",
+        "SSHKEY",
+        "GITHUB_PAT",
+        "PGPASSWORD",
+        "MYSQL_PWD",
+        "DB_PASS",
+        "GPG_PASSPHRASE",
     )
     assert without_secrets({**kept, **dict.fromkeys(keys, "x")}) == kept
 

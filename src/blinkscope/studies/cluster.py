@@ -7,6 +7,7 @@ the streams are keyed by item, so nothing is drawn twice and nothing is lost.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +22,12 @@ from blinkscope.placement import batched, keys_named_by, needs_of, servers_of
 from blinkscope.runs.store import Run
 from blinkscope.studies.cluster_shift import MOST_DEATHS, Hand, Place, Shift
 from blinkscope.studies.cluster_worker import MOST_AT_ONCE, Held, Problem, Ready, Report, Worker
-from blinkscope.studies.ray_session import LOCAL, first_sentence, ray_at
+from blinkscope.studies.ray_session import ADVICE, LOCAL, first_sentence, ray_at
 from blinkscope.studies.study import Study
 from blinkscope.studies.whole import Whole
 from blinkscope.studies.workers import Done, ModelFacts, Task, Team
 
+HUB_TOKEN = "HF_TOKEN"
 BATCH_BYTES = 2**30  # for keys and values of a worker without a GPU, where the user does not say
 TICK_SECONDS = 1.0
 
@@ -41,10 +43,14 @@ class Cluster:
         if not isinstance(model, str):
             raise UserError("a model that is in memory cannot be taken to the workers of a cluster; give its name.")
         options = {name: value for name, value in options.items() if value is not None}
-        if self.address == LOCAL and (keys := keys_named_by([model, *_texts(asdict(spec))])):
-            options["keys"] = keys  # in the call that opens the model; on other machines they are looked up there
+        secrets = {}
+        if self.address == LOCAL:  # in the call that opens the model; on other machines they are looked up there
+            secrets = {HUB_TOKEN: token} if (token := os.environ.get(HUB_TOKEN)) else {}
+            if keys := keys_named_by([model, *_texts(asdict(spec))]):
+                options["keys"] = keys
         with ray_at(self.address) as ray:
-            hall = Hall(ray, study, spec, _places(ray, model, options))
+            advice = "" if self.address == LOCAL else ADVICE
+            hall = Hall(ray, study, spec, _places(ray, model, options), secrets, advice)
             try:
                 hall.open()
                 yield hall
@@ -54,15 +60,25 @@ class Cluster:
 
 @dataclass(eq=False)
 class Hall:
-    """The workers of one study, and what each is doing."""
+    """The workers of one study, and what each is doing.
+
+    secrets: variables that the workers get in memory. advice: what to try where no worker gets as far as to open the
+    model.
+    """
 
     ray: Any
     study: Study
     spec: Any
     places: Sequence[Place]
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    advice: str = ""
     facts: ModelFacts = field(init=False)
+    _vacant: deque[Place] = field(init=False)
     _hands: list[Hand] = field(default_factory=list)
     _opening: dict[Any, Hand] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._vacant = deque(self.places)
 
     def open(self) -> None:
         """Hire the first worker, or one for each server, and wait until one of them has the model open.
@@ -70,8 +86,8 @@ class Hall:
         A model is loaded, perhaps downloaded, by one worker alone at first, which tells how much memory it takes.
         """
         servers = needs_of(self.places[0].model) == "server"
-        for place in self.places if servers else self.places[:1]:
-            self._hire(place)
+        for _ in self.places if servers else self.places[:1]:
+            self._hire(self._vacant.popleft())
         while not any(hand.ready for hand in self._hands):
             self._look(None)
 
@@ -89,7 +105,7 @@ class Hall:
         while shift.waiting or shift.at_work:
             for hand, task in self._handed_out(shift):
                 begin(task)
-                call = hand.actor.work.remote(task, Held.of(run, task, shift.now))
+                call = hand.actor.work.remote(task, Held.of(run, task, shift.documents, shift.now))
                 shift.at_work[call] = (hand, task)
             workers = sum(hand.ready is not None for hand in self._hands)
             watch(replace(shift.whole, at_work=len(shift.at_work), workers=workers))
@@ -126,7 +142,8 @@ class Hall:
         number = max((hand.number for hand in self._hands), default=0) + 1
         hand = Hand(actor, place, number, deaths)
         self._hands.append(hand)
-        self._opening[actor.open.remote(self.study, self.spec, place.model, place.options)] = hand
+        asked = (self.study, self.spec, place.model, place.options, self.secrets)
+        self._opening[actor.open.remote(*asked)] = hand
 
     def _replace(self, hand: Hand, death: Exception) -> None:
         """Hire another worker for a dead one's place, unless it has lost too many in a row."""
@@ -135,12 +152,15 @@ class Hall:
         if hand.deaths + 1 < MOST_DEATHS:
             self._hire(hand.place, hand.deaths + 1)
         elif not self._hands:
-            raise EngineError(f"the workers of the cluster die: {first_sentence(death)} What was drawn is kept.")
+            advice = "" if hasattr(self, "facts") else self.advice
+            why = f"the workers of the cluster die: {first_sentence(death)}"
+            raise EngineError(f"{why} What was drawn is kept. {advice}".rstrip())
 
     def _more_places(self, tasks: int) -> Sequence[Place]:
-        """Places for more workers, as many as there are items for. Those that compute on processors ask for as much
-        memory as the first of them took, so that Ray begins no more than there is room for."""
-        more = self.places[len(self._hands) : tasks]
+        """Places that nobody has had yet for more workers, as many as there are items for. Those that compute on
+        processors ask for as much memory as the first of them took, so that Ray begins no more than there is room
+        for."""
+        more = [self._vacant.popleft() for _ in range(min(len(self._vacant), tasks - len(self._hands)))]
         first = next(hand for hand in self._hands if hand.ready)
         assert first.ready is not None
         if needs_of(first.place.model) == "server" or "num_gpus" in first.place.resources:

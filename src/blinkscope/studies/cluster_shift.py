@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from blinkscope.keeper import generation_of
 from blinkscope.runs.store import Run
 from blinkscope.studies.cluster_worker import Problem, Ready, Write
 from blinkscope.studies.whole import Whole
@@ -42,7 +43,7 @@ class Shift:
     """The items of one sitting: those that wait, those that are worked on, by their calls, and how it went so far.
 
     failed: numbers of the workers whose engine failed with an item. deaths: workers that died with it. now: time that
-    this sitting has spent on a generation.
+    this sitting has spent on a generation. documents: names of those in the run, by generation.
     """
 
     run: Run
@@ -52,12 +53,19 @@ class Shift:
     failed: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     deaths: Counter[int] = field(default_factory=Counter)
     now: dict[int, tuple[float, float]] = field(default_factory=dict)
+    documents: dict[int | None, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        for name in self.run.documents():
+            self.documents[generation_of(name)].append(name)
 
     def store(self, writes: Sequence[Write]) -> None:
         """Put what came into the run file."""
         for write in writes:
             write.apply(self.run)
-            if write.method == "spend":
+            if write.method == "put_document":
+                self.documents[generation_of(write.arguments[0])].append(write.arguments[0])
+            elif write.method == "spend":
                 self.now[write.arguments[2]] = write.arguments[:2]
             elif write.method == "add":
                 drawn, cost = len(write.arguments[0]), sum(draw.cost for draw in write.arguments[0])

@@ -6,6 +6,7 @@ It holds no run file: it is told what the run knows of an item, and sends back w
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 import warnings
@@ -17,7 +18,6 @@ from typing import Any
 
 from blinkscope.errors import BlinkscopeError, EngineError, UserError
 from blinkscope.estimate.source import JSON, Draw
-from blinkscope.keeper import named
 from blinkscope.placement import items_at_once
 from blinkscope.runs.spec import Difference
 from blinkscope.runs.store import Run
@@ -43,12 +43,12 @@ class Held:
     changes: tuple[Difference, ...]
 
     @classmethod
-    def of(cls, run: Run, task: Task, now: Times) -> Held:
+    def of(cls, run: Run, task: Task, documents: Mapping[int | None, Sequence[str]], now: Times) -> Held:
+        """documents: the names of those in the run, by generation."""
         generations = (task.number, task.beside)
-        own = [name for name in run.documents() for n in generations if name == named(name.rsplit(" ", 1)[0], n)]
         return cls(
             {n: run.draws(n) for n in generations},
-            {name: run.document(name) for name in own},
+            {name: run.document(name) for n in generations for name in documents.get(n, ())},
             {n: run.spent(n) for n in generations},
             {n: now[n] for n in generations if n in now},
             run.notes,
@@ -163,8 +163,12 @@ class Worker:
         # Nobody reads this process's stderr.
         warnings.showwarning = lambda message, *place: self._warned.append(str(message))
 
-    async def open(self, study: Study, spec: Any, model: str, options: Mapping[str, Any]) -> Ready | Problem:
-        """Open the model. Keys of servers come with the options, so that they stay in memory."""
+    async def open(
+        self, study: Study, spec: Any, model: str, options: Mapping[str, Any], secrets: Mapping[str, str]
+    ) -> Ready | Problem:
+        """Open the model. Keys of servers come with the options, so that they stay in memory, and so do secrets:
+        variables that this process is to have, which no program that it was begun by has had."""
+        os.environ.update(secrets)
         try:
             self._bench = bench = await self._aside(Bench.open, study, spec, model, options)
         except BlinkscopeError as error:

@@ -10,11 +10,13 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,15 @@ LOCAL, AUTO = "local", "auto"
 CONNECT_SECONDS = 5.0
 OBJECT_STORE = 96 * 2**20  # bytes; only small messages go through it
 LONGEST_FOLDER = 40  # characters: names of sockets inside of it must stay below a hundred
-SECRET = re.compile(r"(^|_)(API|ACCESS)?(KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?)(_ID)?$", re.IGNORECASE)
+SECRET = re.compile(
+    r"((KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)S?|PASSWD|PASSPHRASE|_PASS|_PWD|_PAT)(_ID)?$", re.IGNORECASE
+)
 TOKEN = Path.home() / ".ray" / "auth_token"
+MODE = "RAY_AUTH_MODE"
+ADVICE = (
+    f"If the cluster wants a token, put it into {TOKEN} or RAY_AUTH_TOKEN and set {MODE}=token; if it wants none, set "
+    f"{MODE}=disabled."
+)
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_DEDUP_LOGS": "0"}
 
 
@@ -58,24 +67,13 @@ def ray_at(address: str) -> Iterator[Any]:
         if folder is not None and len(folder) <= LONGEST_FOLDER:
             local["_temp_dir"] = folder
     try:
-        try:
-            with _environment(local=address == LOCAL):
-                import ray
-
-                logging.getLogger("ray").setLevel(logging.ERROR)
-                ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            if address == LOCAL:
-                raise EngineError(f"Ray cannot begin here: {first_sentence(error)}") from error
-            raise EngineError(
-                f"no Ray cluster can be used at {address}: {first_sentence(error)} If it wants a token, put it into "
-                f"{TOKEN} or RAY_AUTH_TOKEN and set RAY_AUTH_MODE=token."
-            ) from error
-        with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; stdout is the result's
-            try:
-                yield ray
-            finally:
-                ray.shutdown()
+        with _authentication(local=address == LOCAL):
+            ray = _connected(address, local)
+            with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; stdout is the result's
+                try:
+                    yield ray
+                finally:
+                    ray.shutdown()
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -101,6 +99,80 @@ def _check(address: str) -> None:
         ) from error
 
 
+def _connected(address: str, settings: Mapping[str, Any]) -> Any:
+    try:
+        with _environment(local=address == LOCAL), _silence(), _uninterrupted() if address == LOCAL else nullcontext():
+            import ray
+
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            ray.init(address=address, log_to_driver=False, configure_logging=False, **settings)
+        return ray
+    except KeyboardInterrupt:
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+        raise
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if address == LOCAL:
+            raise EngineError(f"Ray cannot begin here: {first_sentence(error)}") from error
+        if address == AUTO and "Could not find any running Ray" in str(error):
+            raise EngineError(
+                "no Ray cluster runs on this machine; start one with ray start --head, or give --ray no address."
+            ) from error
+        raise EngineError(f"no Ray cluster can be used at {address}: {first_sentence(error)} {ADVICE}") from error
+
+
+@contextmanager
+def _authentication(*, local: bool) -> Iterator[None]:
+    """Authentication by token where the user does not say otherwise and there is a token. A cluster that is begun here
+    gets one from Ray, which sets the variable itself; what becomes of it ends here."""
+    before = os.environ.get(MODE)
+    if before is None and not local and TOKEN.is_file():
+        os.environ[MODE] = "token"
+    try:
+        yield
+    finally:
+        os.environ.pop(MODE, None)
+        if before is not None:
+            os.environ[MODE] = before
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on this process's stderr: Ray's core writes there, a line each second, while it cannot connect."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A first ^C counts at the end only: amid imports and callbacks of the interpreter it could be lost."""
+    came: list[int] = []
+
+    def later(number: int, frame: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def _environment(*, local: bool) -> Iterator[None]:
     """The environment that the processes of a local cluster are born with. What Ray adds to it stays."""
@@ -109,8 +181,6 @@ def _environment(*, local: bool) -> Iterator[None]:
     for name in taken:
         del os.environ[name]
     os.environ.update(_QUIET)
-    if local or TOKEN.is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         yield
     finally:
