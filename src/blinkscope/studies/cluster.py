@@ -11,7 +11,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
@@ -129,6 +129,11 @@ class Hall:
     def close(self) -> None:
         """Dismiss all workers."""
         for hand in self._hands:
+            self._dismiss(hand)
+
+    def _dismiss(self, hand: Hand) -> None:
+        """End a worker, if there is still one: of an actor that was never begun Ray says so here."""
+        with suppress(self.ray.exceptions.RaySystemError):
             self.ray.kill(hand.actor)
 
     @property
@@ -148,7 +153,7 @@ class Hall:
     def _replace(self, hand: Hand, death: Exception) -> None:
         """Hire another worker for a dead one's place, unless it has lost too many in a row."""
         self._hands.remove(hand)
-        self.ray.kill(hand.actor)  # in case that it only seemed dead
+        self._dismiss(hand)  # in case that it only seemed dead
         if hand.deaths + 1 < MOST_DEATHS:
             self._hire(hand.place, hand.deaths + 1)
         elif not self._hands:
@@ -209,7 +214,7 @@ class Hall:
             return None
         if isinstance(opened, Problem):
             self._hands.remove(hand)
-            self.ray.kill(hand.actor)
+            self._dismiss(hand)
             if opened.usage or not self._hands:
                 raise opened.error()
             warnings.warn(f"a worker is left out: {opened.text}", stacklevel=2)
