@@ -35,7 +35,6 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _guidance(out: Path, arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     """Where the classes of a diffusion model are decided, for ``blinkscope.diffusion.guidance``."""
-    from blinkscope.studies.catalogue import stored_study
     from blinkscope.studies.diffusion import guidance_document
 
     if arguments.item is not None:

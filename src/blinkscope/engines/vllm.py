@@ -9,10 +9,10 @@ allow it, so that the prefix is computed once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from blinkscope.engines.places import is_settled, score_path, to_list
 from blinkscope.engines.requests import (
@@ -36,8 +36,10 @@ from blinkscope.errors import EngineError, UserError
 from blinkscope.language.engine import Completion, Context, Job, Path, Score
 from blinkscope.language.sampling import Sampling
 
+T = TypeVar("T")
+
 SEED_BITS = 62
-AT_A_TIME = 1024  # continuations in one call; they are handed over when the last of them is written
+AT_A_TIME = 1024  # most continuations in one call; they are handed over when the last of them is written
 LISTED_AT_A_TIME = 2**20  # log-probabilities in one call, each of which is an object
 _RAW, _GREEDY = Sampling(), Sampling(temperature=0)
 _PENALTIES = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0}
@@ -141,7 +143,8 @@ class VllmEngine(Wording[Text]):
             self._window.check(most_tokens(job, sampling))
             (over if is_over(job, rules) else waiting).append(job)
         yield from self._concluded([_Reply(job, ()) for job in over], rules)
-        for groups in _portions(grouped(waiting, sampling, seed, most=SEEDS, bits=SEED_BITS)):
+        asked = grouped(waiting, sampling, seed, most=SEEDS, bits=SEED_BITS)
+        for groups in _portions(asked, lambda group: len(group.jobs), AT_A_TIME):
             yield from self._concluded(self._written(groups, sampling), rules)
 
     def _written(self, groups: Sequence[Group], sampling: Sampling) -> list[_Reply]:
@@ -204,7 +207,7 @@ class VllmEngine(Wording[Text]):
                         more[s] = asked[s] = listed
             if not more:
                 return places
-            for some in _within(more, LISTED_AT_A_TIME):
+            for some in _portions(more, more.__getitem__, LISTED_AT_A_TIME):
                 answers = self._generate([_Request(ids[: first + s], _RAW, 1, listed=more[s]) for s in some])
                 for s, answer in zip(some, answers, strict=True):
                     places[s] = places[s].joined(_place(answer.outputs[0].logprobs[0], more[s]))
@@ -294,26 +297,16 @@ def _place(listed: Mapping[int, Any], most: int) -> Returned:
     return Returned.of({id_: float(entry.logprob) for id_, entry in listed.items()}, most)
 
 
-def _portions(groups: Iterable[Group]) -> Iterator[list[Group]]:
-    """Groups in order, of about ``AT_A_TIME`` continuations together."""
-    portion: list[Group] = []
-    for group in groups:
-        portion.append(group)
-        if sum(len(one.jobs) for one in portion) >= AT_A_TIME:
+def _portions(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Items in order, of which each portion's sizes sum to at most ``limit`` where one alone does."""
+    portion: list[T] = []
+    held = 0
+    for item in items:
+        if portion and held + size(item) > limit:
             yield portion
-            portion = []
-    if portion:
-        yield portion
-
-
-def _within(sizes: Mapping[int, int], limit: int) -> Iterator[list[int]]:
-    """Keys in order, of which each portion's sizes sum to at most ``limit`` where one alone does."""
-    portion: list[int] = []
-    for key, size in sizes.items():
-        if portion and sum(sizes[one] for one in portion) + size > limit:
-            yield portion
-            portion = []
-        portion.append(key)
+            portion, held = [], 0
+        portion.append(item)
+        held += size(item)
     if portion:
         yield portion
 
