@@ -20,12 +20,12 @@ from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.keeper import Keeper, keeping, provenance
+from blinkscope.planning import Plan
 from blinkscope.question import check_labels_and_seed, sort_options
 from blinkscope.replay import default_method, limited, record_of, source_of
 from blinkscope.replay_comparison import comparison_of
 from blinkscope.replay_formats import Item, item_to_json, select
 from blinkscope.runs.spec import Spec, digest
-from blinkscope.session import Plan
 
 SCHEME = "replay:"
 

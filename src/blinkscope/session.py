@@ -6,9 +6,8 @@ worth most, labels them, and returns a ``Trace``; ``reread.stored`` computes the
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path as FilePath
@@ -20,7 +19,7 @@ from blinkscope.engines import EngineOptions, engine_of, open_engine
 from blinkscope.errors import MissingExtra, UserError
 from blinkscope.estimate import streams
 from blinkscope.estimate.loop import Progress
-from blinkscope.estimate.predict import FORKING_FROM, MethodCost, Prediction, planned_costs
+from blinkscope.estimate.predict import FORKING_FROM
 from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import JSON, Source
@@ -31,7 +30,6 @@ from blinkscope.features.judge import JUDGE_TOKENS, Answer, Judge
 from blinkscope.keeper import Keeper, keeping, provenance
 from blinkscope.language.engine import (
     Ask,
-    Context,
     Engine,
     Job,
     KnownLaw,
@@ -45,7 +43,9 @@ from blinkscope.language.engine import (
 )
 from blinkscope.language.sampling import Sampling
 from blinkscope.language.strata import FreeSource, OffPathSource, Stopwatch, Writer, open_positions, rows
+from blinkscope.language.transcript import transcript_path
 from blinkscope.pictured import is_picture_model, locate_picture
+from blinkscope.planning import Plan
 from blinkscope.question import Question, messages, sort_options
 from blinkscope.runs.spec import Spec
 
@@ -54,28 +54,6 @@ SKIPPED_AT_MOST = 0.01
 ROUNDING = 1e-9
 GENERATION = 0
 """Number of the generation within its run; a run of ``locate`` has one."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is known before the first draw: the scored path and what the run is expected to cost.
-
-    alternatives: how many there are at each position with a probability above ``FORKING_FROM``.
-    seconds_per_token: of the generation itself, which was written alone; None where it was given. Continuations are
-        written side by side and need less.
-    """
-
-    record: PathRecord
-    prediction: Prediction
-    known_draws: int
-    notes: tuple[str, ...] = ()
-    alternatives: tuple[int, ...] = ()
-    seconds_per_token: float | None = None
-
-    @property
-    def costs(self) -> tuple[MethodCost, ...]:
-        """What the divergence method to several errors and other methods would cost on this path."""
-        return planned_costs(self.record.recursion, self.record.places, self.alternatives)
 
 
 def locate(
@@ -378,7 +356,7 @@ def _fresh(question: Question, base: Writer, feature: Feature[Reply]) -> tuple[P
     """Find or make the generation, score it and write down what its analysis needs."""
     engine, sampling = base.engine, base.sampling
     transcript = question.transcript
-    given = base.path if transcript is None else _transcript_path(engine, base.path.context, transcript, sampling)
+    given = base.path if transcript is None else transcript_path(engine, base.path.context, transcript, sampling)
     # A transcript is kept whole: what goes on after it is only the end of the turn and the follow-up question.
     job = Job((), given, len(given.tokens), (), (streams.GENERATION, base.generation), base.ask)
     done = base.stopwatch.once(lambda: next(iter(engine.continue_([job], sampling, question.seed))))
@@ -396,32 +374,6 @@ def _fresh(question: Question, base: Writer, feature: Feature[Reply]) -> tuple[P
     else:  # one that is shorter than the cap was given an end of turn
         ended = len(path.tokens) > len(engine.encode_reply(path.context, transcript, finished=False).tokens)
     return _record(question, writer, feature, score, final, ended), writer, score
-
-
-def _transcript_path(engine: Engine, context: Context, text: str, sampling: Sampling) -> Path:
-    cap = sampling.max_new_tokens
-    length = len(engine.encode_reply(context, text, finished=False).tokens)
-    if length > cap:
-        raise UserError(
-            f"the generation has {length} tokens and the cap is {cap}; raise --max-new-tokens to at least {length + 1}."
-        )
-    path = engine.encode_reply(context, text, finished=length < cap)
-    if _over(engine, path, len(path.tokens) - 1, sampling):
-        end = bisect_left(range(len(path.tokens)), True, key=lambda kept: _over(engine, path, kept, sampling))
-        raise UserError(
-            f"the generation goes on after token {end} ({engine.pieces(path.tokens[:end])[-1]!r}), which ends it with "
-            "these settings; cut it there."
-        )
-    return path
-
-
-def _over(engine: Engine, path: Path, kept: int, sampling: Sampling) -> bool:
-    """Whether the first ``kept`` tokens of the path hold the end of the reply. Nothing is generated to find out."""
-    if kept < 1:
-        return False
-    job = Job((), path, kept)
-    (done,) = engine.continue_([job], replace(sampling, max_new_tokens=kept), 0)
-    return done.finish == "stop"
 
 
 def with_recorded(score: Score, recorded: np.ndarray) -> Score:

@@ -28,9 +28,10 @@ from blinkscope.features import open_feature
 from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
 from blinkscope.pictured import is_picture_model
+from blinkscope.planning import Plan
 from blinkscope.question import Question, messages, refuse_unused
 from blinkscope.report.progress import progress_display
-from blinkscope.session import Plan, locate, no_feature, open_model, plan
+from blinkscope.session import locate, no_feature, open_model, plan
 
 LARGEST_FILE = 10_000_000  # bytes of a transcript or of messages
 
