@@ -250,6 +250,38 @@ def test_streams_make_the_draws_whoever_is_beside_them(case):
     assert {done.tokens for done in twins.values()} == {first[0,]}
 
 
+def test_a_stop_text_ends_a_reply_wherever_it_began(engine):
+    plain = Sampling(max_new_tokens=CAP)
+    start = Path(engine.encode(PROMPT), ())
+    replies = write(engine, [Job((i,), start, 0, (), (8, i)) for i in range(12)], plain).values()
+    # Two tokens spell it, so that it can begin in what is kept; a toy model stops at single words only.
+    spelled_by = 1 if engine.name.startswith("toy:") else 2
+    found = (_new_text(engine, done.tokens, spelled_by) for done in replies)
+    tokens, text = next(each for each in found if each is not None)
+    path, law, end = replace(start, tokens=tokens), replace(plain, stop=(text,)), len(tokens)
+    jobs = [Job((kept, i), path, kept, (), (8, kept, i)) for kept in range(end) for i in range(4)]
+    for done in write(engine, jobs, law).values():
+        written = [*tokens[: done.job.kept], *done.tokens]
+        assert done.finish == "stop" or text not in engine.decode(written)
+        assert text not in engine.decode(written[:-1])
+    for kept in (0, end - 2, end - 1):  # forced tokens can end it too
+        (done,) = write(engine, [Job((), path, kept, tokens[kept:], (8, kept))], law).values()
+        assert (done.tokens, done.finish) == (tokens[kept:], "stop")
+    (done,) = write(engine, [Job((), path, end, (), (8, end))], law).values()
+    assert (done.tokens, done.finish) == ((), "stop")  # over before anything was written
+
+
+def _new_text(engine: Engine, tokens: tuple[int, ...], spelled_by: int) -> tuple[tuple[int, ...], str] | None:
+    """The beginning of a reply up to a text that its last tokens spell and that was not said before; and that text."""
+    pieces = engine.pieces(tokens)
+    for end in range(2, len(tokens)):
+        parts = pieces[end - spelled_by : end]
+        text = "".join(parts).strip()
+        if all(map(str.strip, parts)) and "\ufffd" not in text and text not in engine.decode(tokens[: end - 1]):
+            return tokens[:end], text
+    return None
+
+
 def test_greedy_cannot_fork(engine):
     sampling = Sampling(temperature=0, max_new_tokens=CAP)
     start = Path(engine.encode(PROMPT), ())

@@ -226,26 +226,6 @@ def test_minus_infinity_is_no_probability() -> None:
         assert server.most_listed > max(len(other.ids) for other in score.alternatives) + 1
 
 
-def test_a_stop_text_ends_a_reply_wherever_it_began(server: FakeServer) -> None:
-    engine, toy = open_engine(server.url), open_toy(TOY)
-    path = toy_path(engine)
-    word = toy.machine.words[path.tokens[4]].strip()
-    law = Sampling(max_new_tokens=14, stop=(word,))
-    jobs = [Job((i,), path, i // 20, (), (3, i // 20, i % 20)) for i in range(100)]
-    stopped = 0
-    for done in engine.continue_([*jobs, Job((100,), path, 8, (), (1,))], law, 1):
-        text = engine.decode((*path.tokens[: done.job.kept], *done.tokens))
-        assert (done.finish == "stop") == (
-            word in text or text.endswith("sad.") or text.endswith("happy.") or 0 in done.tokens
-        )
-        if word in text and done.job.kept < 5:
-            stopped += 1
-            assert word not in engine.decode((*path.tokens[: done.job.kept], *done.tokens[:-1]))
-        if done.job.key == (100,):  # over before anything was written
-            assert done.tokens == ()
-    assert stopped > 3
-
-
 # Everything that can go wrong.
 
 

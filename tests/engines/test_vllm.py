@@ -199,24 +199,6 @@ def test_completions_are_handed_over_call_by_call(monkeypatch: pytest.MonkeyPatc
     assert model.calls == 1
 
 
-def test_a_stop_text_ends_a_reply_wherever_it_began() -> None:
-    engine, toy = open_engine("vllm:toy"), open_toy(TOY)
-    path = reply(engine)
-    word = toy.machine.words[path.tokens[4]].strip()
-    law = Sampling(max_new_tokens=14, stop=(word,))
-    jobs = [Job((i,), path, i // 20, (), (3, i // 20, i % 20)) for i in range(100)]
-    stopped = 0
-    for done in engine.continue_([*jobs, Job((100,), path, 8, (), (1,))], law, 1):
-        text = engine.decode((*path.tokens[: done.job.kept], *done.tokens))
-        if word in text and done.job.kept < 5:
-            stopped += 1
-            assert done.finish == "stop"
-            assert word not in engine.decode((*path.tokens[: done.job.kept], *done.tokens[:-1]))
-        if done.job.key == (100,):  # over before anything was written
-            assert (done.tokens, done.finish) == ((), "stop")
-    assert stopped > 3
-
-
 def test_any_end_of_turn_token_ends_a_reply(model: Model) -> None:
     model.generation = {"eos_token_id": [0, 7]}
     engine = open_engine("vllm:toy")
