@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,50 @@ def result(*arguments: str | Path, cwd: Path) -> dict[str, Any]:
     done = blinkscope(*arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def begun(*arguments: str | Path, cwd: Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """One command in a process of its own, still at work; what it prints on stdout goes nowhere."""
+    command = [sys.executable, "-m", "blinkscope.cli.main", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=stderr)
+
+
+def kill_after(seconds: float, *arguments: str | Path, cwd: Path) -> None:
+    """Begin a command and kill it after a while."""
+    process = begun(*arguments, cwd=cwd)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+
+
+def kill_once_drawn(draws: int, run: Path, *arguments: str | Path, cwd: Path) -> None:
+    """Begin a command and kill it as soon as its run file has that many draws."""
+    process = begun(*arguments, cwd=cwd)
+    try:
+        wait_for(draws, run, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(draws: int, run: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a run file has that many draws; a process that ends before, or takes minutes, fails the test."""
+    deadline = time.monotonic() + 120
+    while drawn(run) < draws:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def drawn(run: Path) -> int:
+    """Draws in a run file; a file that is not there yet, or is being made, has none."""
+    if not run.exists():
+        return 0
+    with closing(sqlite3.connect(f"{run.as_uri()}?mode=ro", uri=True, timeout=10)) as store:
+        try:
+            return int(store.execute("select count(*) from draw").fetchone()[0])
+        except sqlite3.Error:
+            return 0
 
 
 def same(left: dict[str, Any], right: dict[str, Any]) -> bool:

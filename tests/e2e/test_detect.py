@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.detection.toys import ALIGNED, PROMPT, UNALIGNED, rows, write
-from tests.e2e.command import blinkscope, result
+from tests.e2e.command import blinkscope, kill_after, result
 
 PAIR = ("--aligned", ALIGNED, "--unaligned", UNALIGNED)
 
@@ -54,11 +51,8 @@ def test_killed_scoring_ends_as_if_it_never_was(tmp_path: Path) -> None:
     started = time.monotonic()
     whole = result("detect", "score", texts, *PAIR, "-o", "whole.db", cwd=tmp_path)
     longest = time.monotonic() - started
-    command = [sys.executable, "-m", "blinkscope.cli.main", "detect", "score", str(texts), *PAIR, "-o", "killed.db"]
     for share in (0.5, 0.8):
-        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            time.sleep(share * longest)
-            process.send_signal(signal.SIGKILL)
+        kill_after(share * longest, "detect", "score", texts, *PAIR, "-o", "killed.db", cwd=tmp_path)
     assert result("detect", "score", texts, *PAIR, "-o", "killed.db", cwd=tmp_path) == whole
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.command import blinkscope, result, same
+from tests.e2e.command import begun, blinkscope, drawn, kill_once_drawn, result, same, wait_for
 from tests.engines.llama import LlamaProcess
 
 pytestmark = pytest.mark.model
@@ -23,34 +20,13 @@ QUESTION = (
 )
 
 
-def drawn(run: Path) -> int:
-    """Draws in a run file; a file that is not there yet, or is being made, has none."""
-    if not run.exists():
-        return 0
-    with sqlite3.connect(f"file:{run}?mode=ro", uri=True, timeout=10) as store:
-        try:
-            return int(store.execute("select count(*) from draw").fetchone()[0])
-        except sqlite3.OperationalError:
-            return 0
-
-
-def wait_for(draws: int, run: Path, process: subprocess.Popen[bytes]) -> None:
-    while drawn(run) < draws:
-        assert process.poll() is None
-        time.sleep(0.05)
-
-
 def test_killed_on_either_side_it_goes_on_where_it_was(tmp_path: Path) -> None:
     server = LlamaProcess()
     try:
         asked = (*QUESTION, "--model", f"{server.url}/v1", "--continuations", "32", "-o", "run.db")
-        command = [sys.executable, "-m", "blinkscope.cli.main", *asked]
-        client = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(8, tmp_path / "run.db", client)
-        client.send_signal(signal.SIGKILL)
-        client.wait()
+        kill_once_drawn(8, tmp_path / "run.db", *asked, cwd=tmp_path)
         before = drawn(tmp_path / "run.db")
-        client = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        client = begun(*asked, cwd=tmp_path, stderr=subprocess.PIPE)
         wait_for(before + 4, tmp_path / "run.db", client)
         server.kill()
         server.start()
@@ -76,11 +52,7 @@ def test_a_killed_study_of_a_served_model_goes_on(llama_server: LlamaProcess, tm
     asked = ("study", "distribution", "--model", f"{llama_server.url}/v1", "--prompt", "Should I get a cat or a dog?")
     asked = (*asked, "--feature", r"regex:\b(cat|dog)s?\b", "--items", "2", "--step", "4", "--max-new-tokens", "8")
     asked = (*asked, "--error", "0.15", "-o", "study.db")
-    command = [sys.executable, "-m", "blinkscope.cli.main", *asked]
-    client = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(10, tmp_path / "study.db", client)
-    client.send_signal(signal.SIGKILL)
-    client.wait()
+    kill_once_drawn(10, tmp_path / "study.db", *asked, cwd=tmp_path)
     before = stored_draws(tmp_path / "study.db")
     found = result(*asked, cwd=tmp_path)
     assert found["status"] == "complete"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from blinkscope.cli.main import main
 from blinkscope.diffusion.digits import load_scans
 from blinkscope.errors import UserError
 from blinkscope.exports.generations import stored_generations
-from tests.e2e.command import blinkscope, result, same
+from tests.e2e.command import blinkscope, drawn, kill_once_drawn, result, same
 
 SCANS = ("locate", "--model", "diffusion:scans?steps=16", "--seed", "2")
 
@@ -78,29 +75,11 @@ def test_ends_are_asked_for_topped_up_and_said(
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     command = (*SCANS, "--method", "clone", "--error", "0.04")
     whole = result(*command, "-o", "whole.db", cwd=tmp_path)
-    run = [sys.executable, "-m", "blinkscope.cli.main", *command, "-o", "killed.db"]
-    process = subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not drawn(tmp_path / "killed.db"):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_once_drawn(1, tmp_path / "killed.db", *command, "-o", "killed.db", cwd=tmp_path)
     assert 0 < drawn(tmp_path / "killed.db") < whole["cost"]["continuations"]
     again = result(*command, "-o", "killed.db", cwd=tmp_path)
     assert same(again, whole)
     assert again["curve"]["kind"] == "path"
-
-
-def drawn(path: Path) -> int:
-    if not path.exists():
-        return 0
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            return int(connection.execute("SELECT count(*) FROM draw").fetchone()[0])
-    except sqlite3.Error:  # the file is being made
-        return 0
 
 
 def test_a_given_picture_at_given_times_with_a_feature_of_ones_own(tmp_path: Path, scan: Path) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,7 +15,7 @@ import pytest
 import blinkscope as package
 from blinkscope.replay_formats import Item, RecordedFork, RecordedToken, Resample, write_rollouts
 from blinkscope.runs.store import Run
-from tests.e2e.command import blinkscope, result, same
+from tests.e2e.command import blinkscope, kill_after, result, same
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 UMBRELLA = ("locate", "--model", "replay:rollouts.jsonl")
@@ -101,13 +98,6 @@ def test_forks_are_compared_with_free_continuations(folder: Path) -> None:
     assert result(*UMBRELLA, "--item", "coin", "-o", "coin.db", cwd=folder)["comparison"] is None
 
 
-def kill(command: list[str], folder: Path, longest: float, moments: random.Random) -> None:
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(moments.uniform(0.2, longest))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.parametrize("question", [("locate",), ("study", "replay")], ids=["locate", "study"])
 def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(question: tuple[str, ...], folder: Path) -> None:
     asked = (*question, "--model", "replay:long.jsonl", "--error", "0.08", "--seed", "2")
@@ -115,8 +105,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(question: tuple[
     whole = result(*asked, "-o", "whole.db", cwd=folder)
     longest, moments = time.monotonic() - started, random.Random(5)
     for _ in range(5):
-        command = [sys.executable, "-m", "blinkscope.cli.main", *asked, "-o", "killed.db", "--json"]
-        kill(command, folder, longest, moments)
+        kill_after(moments.uniform(0.2, longest), *asked, "-o", "killed.db", cwd=folder)
     assert same(result(*asked, "-o", "killed.db", cwd=folder), whole)
     assert same(result("show", "killed.db", cwd=folder), whole)
 

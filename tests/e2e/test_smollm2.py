@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.e2e.command import blinkscope, result, same
+from tests.e2e.command import blinkscope, kill_after, result, same
 
 pytestmark = pytest.mark.model
 
@@ -54,12 +50,8 @@ def test_a_transcript_is_analysed_and_an_asked_answer_is_labelled(tmp_path: Path
 
 
 def test_killed_and_started_again_nothing_is_drawn_twice(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "blinkscope.cli.main", *QUESTION, "--error", "0.2", "-o", "run.db", "--json"]
     for seconds in (7.0, 9.0):
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_after(seconds, *QUESTION, "--error", "0.2", "-o", "run.db", cwd=tmp_path)
     found = result(*QUESTION, "--error", "0.2", "-o", "run.db", cwd=tmp_path)
     assert found["error"]["reached_max"] <= 0.2
     again = result(*QUESTION, "--error", "0.2", "-o", "run.db", cwd=tmp_path)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from tests.e2e.command import blinkscope, result
+from tests.e2e.command import blinkscope, kill_after, result
 
 STUDY = (
     *("study", "distribution", "--model", "toy:critical-token?length=12&agree=4&width=2", "--prompt", "What next?"),
@@ -20,11 +17,8 @@ def test_a_killed_study_ends_as_if_it_never_was(tmp_path: Path) -> None:
     started = time.monotonic()
     whole = result(*STUDY, "-o", "whole.db", cwd=tmp_path)
     longest = time.monotonic() - started
-    command = [sys.executable, "-m", "blinkscope.cli.main", *STUDY, "-o", "killed.db", "--json"]
     for share in (0.3, 0.5, 0.6, 0.7):
-        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            time.sleep(share * longest)
-            process.send_signal(signal.SIGKILL)
+        kill_after(share * longest, *STUDY, "-o", "killed.db", cwd=tmp_path)
     assert result(*STUDY, "-o", "killed.db", cwd=tmp_path) == whole
     assert result("show", "killed.db", cwd=tmp_path) == whole
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.command import blinkscope, result, same
+from tests.e2e.command import begun, blinkscope, kill_after, result, same
 
 FORK = ("locate", "Which way?", "--model", "toy:fork?agree=8&width=2&length=24", "--seed", "1")
 
@@ -79,12 +79,8 @@ def test_killed_at_20_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Pat
     whole = result(*question, "-o", "whole.db", cwd=tmp_path)
     longest = time.monotonic() - started
     moments = random.Random(7)
-    command = [sys.executable, "-m", "blinkscope.cli.main", *question, "-o", "killed.db", "--json"]
     for _ in range(20):
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(0.2, longest))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_after(moments.uniform(0.2, longest), *question, "-o", "killed.db", cwd=tmp_path)
     assert same(result(*question, "-o", "killed.db", cwd=tmp_path), whole)
 
 
@@ -104,8 +100,7 @@ def test_ctrl_c_keeps_what_there_is_and_reports_it(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
     question = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.005", "-o", "run.db")
-    command = [sys.executable, "-m", "blinkscope.cli.main", *question]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = begun(*question, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "run.db").exists() and time.monotonic() < deadline:
