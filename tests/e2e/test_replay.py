@@ -153,6 +153,10 @@ def test_an_item_that_cannot_be_read_is_counted_and_the_others_go_on(folder: Pat
     assert study["summary"]["analysed"] == 2
     assert same(result("show", "run.db", cwd=folder), study)
     assert "has no forks" in blinkscope("show", "run.db", cwd=folder).stdout
+    rows = (folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "none.jsonl").write_text(next(row for row in rows if '"direct"' in row), encoding="utf-8")
+    none = blinkscope(*asked[:3], "replay:none.jsonl", *asked[4:-1], "none.db", cwd=folder)
+    assert (none.returncode, none.stderr.splitlines()[-1]) == (1, "run file: none.db")
 
 
 def test_other_formats_are_told_apart_by_their_fields(folder: Path) -> None:

@@ -133,7 +133,7 @@ def test_an_item_that_kills_its_workers_is_counted_and_tried_again(ray: Any, tmp
     )
     spec = SPECS["distribution"]
     found = run_study(deadly, spec, tmp_path / "run.db", workers=Cluster(ray[0]))
-    assert found.status == "complete"
+    assert (found.status, found.waiting) == ("interrupted", 1)
     assert list(found.failed) == ["2"]
     kind, reason = found.failed["2"]
     assert kind == "engine"

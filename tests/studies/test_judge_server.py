@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from blinkscope.cli.main import main
 from blinkscope.engines.servers.chat import open_chat
 from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.trace import Target
@@ -169,7 +170,26 @@ def test_a_refused_question_fails_its_item_and_is_asked_again(served: Callable[.
     chat = served(lambda question: 400)
     found = run_study(prefill.STUDY, spec_of(chat.url), tmp_path / "run.db")
     assert found.summary["failures"] == {"engine": 2}
+    assert (found.status, found.exit_status) == ("interrupted", 1)
     assert 'refuses the request (400): it says "the prompt is too long"' in found.failed["1"][1]
+
+
+def test_a_judge_that_fails_at_some_items_or_at_all_makes_exit_status_1(
+    served: Callable[..., Chat], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails: list[str] = []
+    chat = served(lambda question: 400 if any(words in question for words in fails) else BLOCK)
+    asked = ["study", "prefill", "--model", "toy:fork?agree=3&width=2&length=16", "--items", "2", "--opening", " Each"]
+    asked += ["--feature", f"judge:strongreject@{chat.url}", "--error", "0.25", "-o", str(tmp_path / "run.db")]
+    for fails[:], status, said in (
+        (["was"], 1, "Of 2 items 2 failed: 2 (engine)."),
+        (["What is your favourite food"], 1, "The study is not finished: 1 of 2 items are; the same command goes on"),
+        ([], 0, ""),
+    ):
+        assert main(asked) == status
+        out = capsys.readouterr().out
+        assert said in out
+        assert ("failed" in out, "not finished" in out) == (status == 1, status == 1)
 
 
 def test_a_mistake_in_the_address_shows_before_any_work(served: Callable[..., Chat], tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def _score(arguments: argparse.Namespace) -> int:
     brief = [{name: row[name] for name in BRIEF} for row in scored]
     _write(result, replace(result, findings=replace(result.findings, tables={"scores": brief})), arguments)
     print(f"run file: {arguments.output}", file=sys.stderr)
-    return 0 if result.status == "complete" and len(result.failed) < result.items else 1
+    return result.exit_status
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -73,7 +73,7 @@ def _of_model(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(f"run file: {arguments.output}", file=sys.stderr)
-    return 0 if result.status == "complete" and len(result.failed) < result.items else 1
+    return result.exit_status
 
 
 def write_result(result: StudyResult, arguments: argparse.Namespace) -> None:
@@ -162,4 +162,4 @@ def _replay(arguments: argparse.Namespace) -> int:
         )
     write_survey(survey, arguments)
     print(f"run file: {arguments.output}", file=sys.stderr)
-    return 1 if survey.status == "interrupted" else 0
+    return survey.exit_status

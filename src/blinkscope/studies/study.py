@@ -104,8 +104,9 @@ class Findings:
 class StudyResult:
     """The result of a study.
 
-    status: ``complete``, or ``interrupted`` where items wait to be worked on. failed: kind and reason by item.
-    waiting: how many of ``items`` wait, data sets that cannot be reached among them.
+    status: ``complete``, or ``interrupted`` where the same command has something left to do. failed: kind and reason by
+    item. waiting: how many of ``items`` wait to be worked on: for the first time, or again because the machine, the
+    model or a judge failed, or because their data could not be reached.
     """
 
     study: str
@@ -117,6 +118,11 @@ class StudyResult:
     failed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     cost: Mapping[str, JSON] = field(default_factory=dict)
     waiting: int = 0
+
+    @property
+    def exit_status(self) -> int:
+        """0 where all items were worked on and at least one came to something, else 1."""
+        return 0 if self.status == "complete" and len(self.failed) < self.items else 1
 
     @property
     def standing(self) -> str:
@@ -228,8 +234,9 @@ def result_of(
         elif outcome is not None:
             found.append((item, study.read(run, number, target, outcome)))
     done = {*failed, *(item for item, _ in found)}
-    waiting = [item for item in items if item not in done]
-    lacking = still_missing(items, waiting, {**unreached_of(run), **(missing or {})})
+    unbegun = [item for item in items if item not in done]
+    lacking = still_missing(items, unbegun, {**unreached_of(run), **(missing or {})})
+    waiting = len(unbegun) + len(broken or {}) + len(lacking)
     failed |= {data: ("engine", why) for data, why in lacking.items()}
     numbers = [place + number for place in (0, BESIDE) for number in range(len(items))]
     draws = [draw for number in numbers for draw in run.draws(number).values()]
@@ -242,7 +249,7 @@ def result_of(
         findings=_findings(study, spec, target, found, finished=len(found) == len(items)),
         failed=failed,
         cost={"continuations": len(draws), study.currency: round(sum(draw.cost for draw in draws))},
-        waiting=len(waiting) + len(lacking),
+        waiting=waiting,
     )
 
 

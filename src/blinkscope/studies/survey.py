@@ -88,6 +88,11 @@ class Survey:
     findings: tuple[Finding, ...]
     agreement: Agreement | None = None
 
+    @property
+    def exit_status(self) -> int:
+        """0 where all items were worked on and at least one came to something, else 1."""
+        return 0 if self.status == "complete" and any(finding.analysed for finding in self.findings) else 1
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object of ``study --json``; it depends on the draws alone."""
         return {
