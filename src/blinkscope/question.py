@@ -112,7 +112,10 @@ def sort_options(
 
 
 def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) -> None:
-    """Refuse options, by name, that a method would not look at: grid and bisect do not draw to an error."""
+    """Refuse options, by name, that a method would not look at.
+
+    Grid and bisect do not draw to an error, and the windows of grid lie between two of its rows, however far apart.
+    """
     name = method.name if isinstance(method, MethodOptions) else method
     if name not in ("grid", "bisect"):
         return
@@ -122,6 +125,11 @@ def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) ->
                 f"{option} is of the method divergence; {name} draws as many continuations at each row as resamples "
                 "says, so leave it out."
             )
+    if name == "grid" and "max_width" in given:
+        raise UserError(
+            "max-width is of the methods divergence and bisect; a window of grid lies between two of its fractions, so "
+            "leave it out."
+        )
 
 
 def messages(items: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

@@ -191,6 +191,7 @@ REFUSED = [
     ((*UMBRELLA, "--method", "grid", "--fractions", "0.2"), "no free continuations after 1 tokens"),
     ((*UMBRELLA, "--method", "guess"), "no method 'guess'"),
     ((*UMBRELLA, "--method", "grid", "--error", "0.1"), "error is of the method divergence"),
+    ((*UMBRELLA, "--method", "grid", "--max-width", "2"), "max-width is of the methods divergence and bisect"),
     ((*UMBRELLA, "--labels", "1"), "labels is 1"),
     (("locate", "--model", "replay:"), "recorded rollouts are named by replay:FILE"),
     (("study", "replay", "--model", "toy:fork", "-o", "run.db"), "the model is 'toy:fork'"),

@@ -147,6 +147,7 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--fractions", "0,0.5"), "of the method grid"),
     (("locate", "x", "--model", "toy:fork", "--resamples", "30"), "of the methods grid and bisect"),
     (("locate", "x", "--model", "toy:fork", "--error", "0.1", "--method", "grid"), "error is of the method divergence"),
+    (("locate", "x", "--model", "toy:fork", "--max-width", "3", "--method", "grid"), "max-width is of the methods"),
     (("locate", "x", "--model", "toy:fork", "--estimator", "pooled", "--method", "bisect"), "estimator is of the"),
     (("locate", "x", "--model", "toy:fork", "--report", "x.db"), "a run file's name"),
     (("locate", "x", "--model", "toy:fork", "--messages", "none.json"), "one of the two"),

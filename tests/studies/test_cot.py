@@ -182,6 +182,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         (("cot", "--from-text", "--direct"), "--from-text, without --direct"),
         (("majority",), "In a study that is --from-text"),
         (("cot", "--method", "grid", "--error", "0.2"), "error is of the method divergence"),
+        (("cot", "--method", "grid", "--max-width", "4"), "max-width is of the methods divergence and bisect"),
         (("temperature", "--method", "bisect", "--estimator", "pooled"), "estimator is of the method divergence"),
         (("cot", "--resamples", "5"), "--resamples is of the methods grid and bisect"),
         (("cot", "--method", "bisect", "--fractions", "0.5"), "--fractions is of the method grid"),
