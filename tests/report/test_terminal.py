@@ -11,6 +11,7 @@ import pytest
 
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.trace import Cost, Target, Trace
+from blinkscope.plurals import counted, share_of
 from blinkscope.report import study, summary
 from blinkscope.report.html import finding
 from blinkscope.report.legends import legends
@@ -245,6 +246,37 @@ def test_the_prompt_is_what_the_user_said_last(said, shown):
 # ---------------------------------------------------------------- progress
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (counted(0, "token"), "0 tokens"),
+        (counted(1, "generated token"), "1 generated token"),
+        (counted(1.0, "step"), "1 step"),
+        (counted(0.8, "step"), "0.8 steps"),
+        (counted(1_234_567, "continuation"), "1,234,567 continuations"),
+        (counted(1, "reply", "replies"), "1 reply"),
+        (counted(2, "reply", "replies"), "2 replies"),
+        (share_of(1, 3, "item"), "1 of 3 items is"),
+        (share_of(0, 1, "item"), "0 of 1 item is"),
+        (standing(Progress(0, 1, 1.0, 0.3, 0.05)), "round 1: 1 continuation, 1 token, error 0.300, asked 0.05"),
+        (standing(Progress(0, 1, 0.6, 0.3, 0.05), "evaluation"), "round 1: 1 continuation, 1 evaluation, error"),
+        (standing(Whole(1, 0, 1, 1, 1, 1.0)), "0 of 1 item, 1 at work by 1: 1 continuation, 1 token"),
+    ],
+)
+def test_numbers_and_their_nouns_agree(said: str, expected: str) -> None:
+    assert said.startswith(expected)
+
+
+def test_one_continuation_is_one_everywhere() -> None:
+    trace = realistic()
+    assert summary.cost(replace(trace, cost=replace(trace.cost, continuations=1, generated_tokens=1))).startswith(
+        "1 continuation, 1 generated token ("
+    )
+    one = replace(trace.draws[0], label=trace.final_label)
+    said = summary.answer(replace(trace, draws=(one,), status="budget"), ())
+    assert "so far the only continuation ended as this text did" in said
+
+
 def at(round_: int, continuations: int, error: float, asked: float = 0.05) -> Progress:
     return Progress(round_, continuations, continuations * 20.0, error, asked)
 
@@ -330,7 +362,7 @@ def test_the_bar_follows_the_variance():
     assert filled(at(0, 0, 0.1)) == pytest.approx(0.25)
     assert filled(at(0, 0, 0.04)) == 1
     assert "error" not in standing(at(0, 7, float("nan")))
-    assert standing(replace(at(0, 7, float("nan")), asked=float("nan")), "evaluations").endswith(" evaluations")
+    assert standing(replace(at(0, 7, float("nan")), asked=float("nan")), "evaluation").endswith(" evaluations")
 
 
 STUDY_ROWS = [

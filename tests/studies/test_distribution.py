@@ -142,7 +142,7 @@ def test_one_generation_alone_says_nothing_yet_and_loses_nothing(tmp_path: Path)
     assert shown is not None
     for found in (one, shown):  # the engine's failures are tried again
         assert (found.status, found.exit_status) == ("interrupted", 1)
-        assert found.standing.startswith("The study is not finished: 1 of 3 items are;")
+        assert found.standing.startswith("The study is not finished: 1 of 3 items is;")
     assert not one.findings.tables
     assert "1 finished" in one.findings.sentences[0]
     print_study(one, io.StringIO())

@@ -183,7 +183,7 @@ def test_a_judge_that_fails_at_some_items_or_at_all_makes_exit_status_1(
     asked += ["--feature", f"judge:strongreject@{chat.url}", "--error", "0.25", "-o", str(tmp_path / "run.db")]
     for fails[:], status, said in (
         (["was"], 1, "Of 2 items 2 failed: 2 (engine)."),
-        (["What is your favourite food"], 1, "The study is not finished: 1 of 2 items are; the same command goes on"),
+        (["What is your favourite food"], 1, "The study is not finished: 1 of 2 items is; the same command goes on"),
         ([], 0, ""),
     ):
         assert main(asked) == status

@@ -14,6 +14,7 @@ from blinkscope.exports.generations import StoredGeneration, stored_generations
 from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_pairs
 from blinkscope.exports.tables import json_line, tables
 from blinkscope.exports.write import preference_schema, run_schemas, write_dataset, write_jsonl
+from blinkscope.plurals import counted
 from blinkscope.studies.catalogue import stored_study
 
 README = "Made with `blinkscope export --to {form}` from a run of {model}.\n"
@@ -52,13 +53,13 @@ def _guidance(out: Path, arguments: argparse.Namespace, changes: dict[str, Any])
 
 def _jsonl(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
     written = write_jsonl(out, map(json_line, generations))
-    return f"{written:,} generation{'' if written == 1 else 's'}"
+    return counted(written, "generation")
 
 
 def _parquet(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
     rows = tables(generations)
     write_dataset(out, rows, run_schemas(), _readme(generations, arguments))
-    return ", ".join(f"{name} ({len(table):,} rows)" for name, table in rows.items())
+    return ", ".join(f"{name} ({counted(len(table), 'row')})" for name, table in rows.items())
 
 
 def _preference(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
@@ -77,7 +78,7 @@ def _preference(out: Path, generations: list[StoredGeneration], arguments: argpa
     write_dataset(out, {"default": rows}, {"default": preference_schema()}, _readme(generations, arguments))
     if preference.single_token:
         print(f"blinkscope: warning: {SINGLE_TOKEN_WARNING}", file=sys.stderr)
-    return f"{len(rows):,} pairs"
+    return counted(len(rows), "pair")
 
 
 def _inspect(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
@@ -88,7 +89,7 @@ def _inspect(out: Path, generations: list[StoredGeneration], arguments: argparse
     study = stored_study(arguments.run)
     rows = () if study is None else study.findings.tables.get("generations", ())
     write_inspect_log(out, generations, {row["item"]: row for row in rows if "answer" in row})
-    return f"{len(generations):,} samples"
+    return counted(len(generations), "sample")
 
 
 def _readme(generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:

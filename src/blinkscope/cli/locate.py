@@ -29,6 +29,7 @@ from blinkscope.language.engine import Message
 from blinkscope.language.sampling import Sampling
 from blinkscope.pictured import is_picture_model
 from blinkscope.planning import Plan
+from blinkscope.plurals import counted
 from blinkscope.question import Question, messages, refuse_unused
 from blinkscope.report.progress import progress_display
 from blinkscope.session import locate, no_feature, open_model, plan
@@ -133,7 +134,8 @@ def _announce(plan: Plan) -> None:
     already = f"; {plan.known_draws:,} were drawn before" if plan.known_draws else ""
     each = plan.seconds_per_token
     about = (
-        f"expecting about {expected.continuations:,} continuations and {expected.generated_tokens:,} generated tokens"
+        f"expecting about {counted(expected.continuations, 'continuation')} and "
+        f"{counted(expected.generated_tokens, 'generated token')}"
     )
     if expected.usual is not None:
         low, high = (int(float(f"{tokens:.2g}")) for tokens in expected.usual)  # a guess is no better
@@ -148,7 +150,7 @@ def _announce(plan: Plan) -> None:
 
 def _places(plan: Plan) -> str:
     """How long the text is, and where the divergence method looks at it."""
-    tokens = f"{len(plan.record.steps):,} tokens"
+    tokens = counted(len(plan.record.steps), "token")
     places = f", {len(plan.record.strata):,} of them can decide something"
     return tokens + places if plan.record.method.name == "divergence" else tokens
 

@@ -13,6 +13,7 @@ from blinkscope.diffusion.folders import SCHEME as PIPELINES
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.pictured import PicturePlan, locate_picture
+from blinkscope.plurals import counted
 from blinkscope.report.progress import progress_display
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def command(arguments: argparse.Namespace) -> int:
     target = replace(Target(), **target_changes(arguments))
     run: Path = run_file(arguments)
     check_places(arguments.report, run)
-    with progress_display(sys.stderr, currency="evaluations") as display:
+    with progress_display(sys.stderr, currency="evaluation") as display:
         display.stage(f"loading {arguments.model}")
 
         def watch(progress: Progress) -> None:
@@ -72,9 +73,10 @@ def _announce(plan: PicturePlan) -> None:
     already = f", {plan.known_draws:,} of them drawn before" if plan.known_draws else ""
     each = "as many continuations as the ends take"
     if plan.most_draws is not None:
-        each = f"at most about {plan.most_draws:,} continuations for each that is looked at"
+        each = f"at most about {counted(plan.most_draws, 'continuation')} for each that is looked at"
+    evaluations = counted(plan.largest, "network evaluation")
     print(
-        f"{plan.record.steps} noise levels; {each}{already}, of {plan.largest:g} network evaluations or fewer",
+        f"{counted(plan.record.steps, 'noise level')}; {each}{already}, of {evaluations} or fewer",
         file=sys.stderr,
     )
     for note in plan.notes:

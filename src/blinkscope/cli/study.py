@@ -49,7 +49,7 @@ def _of_model(arguments: argparse.Namespace) -> int:
     check_files(arguments)
     places = ("device", "dtype", "batch_bytes", "allow_pickle")
     options = {name: getattr(arguments, name) for name in places if hasattr(arguments, name)}
-    with progress_display(sys.stderr, currency=study.currency.rpartition("_")[2]) as display:
+    with progress_display(sys.stderr, currency=study.currency.rpartition("_")[2].removesuffix("s")) as display:
         begin = lambda number, items, item: display.stage(f"item {number + 1} of {items}: {item}")  # noqa: E731
         if arguments.ray is not None:
             display.stage("joining the Ray cluster" if arguments.ray != LOCAL else "beginning Ray on this machine")

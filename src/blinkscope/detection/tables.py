@@ -19,6 +19,7 @@ from blinkscope.detection.running import Running, alarm_level
 from blinkscope.detection.scores import mean_ratio
 from blinkscope.detection.texts import ALL
 from blinkscope.estimate.source import JSON
+from blinkscope.plurals import counted
 from blinkscope.studies.intervals import share_interval
 from blinkscope.studies.study import Findings, Row
 
@@ -205,12 +206,12 @@ def _monitor(families: Families, level: float) -> tuple[dict[str, JSON], tuple[s
         "false_alarms_high": high,
         "tokens_to_alarm": median,
     }
-    when = "" if median is None else f" (in median after {median:g} tokens of the reply)"
+    when = "" if median is None else f" (in median after {counted(median, 'token')} of the reply)"
     said = (
         f"A monitor that stops where the running log ratio first reaches log(1/{FALSE_POSITIVE_RATE}) = {bar:.2f} "
-        f"raises an alarm on {len(after)} of {len(found)} texts with label 1{when} and on {wrong} of {len(false)} with "
-        f"label 0 [{low:.3f}, {high:.3f}]; on texts drawn from the aligned model itself, at temperature 1 and "
-        f"unfiltered, it does so with probability {FALSE_POSITIVE_RATE} at most."
+        f"raises an alarm on {len(after)} of {counted(len(found), 'text')} with label 1{when} and on {wrong} of "
+        f"{len(false)} with label 0 [{low:.3f}, {high:.3f}]; on texts drawn from the aligned model itself, at "
+        f"temperature 1 and unfiltered, it does so with probability {FALSE_POSITIVE_RATE} at most."
     )
     return numbers, (said,)
 
@@ -218,6 +219,7 @@ def _monitor(families: Families, level: float) -> tuple[dict[str, JSON], tuple[s
 def _caution(negatives: int, row: Row, level: float) -> str:
     """What a false positive rate of 0.01 means with so many texts to read it from."""
     return (
-        f"Recall is at a false positive rate of at most {FALSE_POSITIVE_RATE} among {negatives} texts with label 0; "
-        f"for new texts of that kind the rate may be up to {row['false_positives_at_most']:.3f} ({level:.0%} sure)."
+        f"Recall is at a false positive rate of at most {FALSE_POSITIVE_RATE} among {counted(negatives, 'text')} with "
+        f"label 0; for new texts of that kind the rate may be up to {row['false_positives_at_most']:.3f} "
+        f"({level:.0%} sure)."
     )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from blinkscope.plurals import counted
+
 if TYPE_CHECKING:
     from blinkscope.studies.study import StudyResult
 
@@ -240,7 +242,8 @@ def _numbers(rows: Rows, name: str) -> Line:
 
 def _majority(result: StudyResult) -> Panels:
     rows = [{**row, "place": i} for i, row in enumerate(result.findings.tables["ways"])]
-    ticks = tuple((row["place"], f"{row['way'].replace('_', ' ')}\n{row['tokens']:,.0f} tokens") for row in rows)
+    named = [f"{row['way'].replace('_', ' ')}\n{counted(round(row['tokens']), 'token')}" for row in rows]
+    ticks = tuple(enumerate(named))
     return ((Chart("", "accuracy", lines=(_line(rows, "place", "accuracy", kind="points"),), ticks=ticks),),)
 
 

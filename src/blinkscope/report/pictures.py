@@ -9,6 +9,7 @@ import numpy as np
 from blinkscope.divergence import total_variation
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import UNPARSED
+from blinkscope.plurals import counted
 from blinkscope.report import summary
 from blinkscope.report.text import shortened
 from blinkscope.window import TokenWindow
@@ -36,7 +37,7 @@ def finding(trace: Trace) -> str:
         return f"No window: from the noisiest level to the picture the outcome moves by {change:.2f} only."
     return (
         f"No window: the outcome never moves by {trace.target.delta:g} within {trace.target.max_width} of the "
-        f"{steps_of(trace)} steps."
+        f"{counted(steps_of(trace), 'step')}."
     )
 
 
@@ -52,7 +53,7 @@ def ends(trace: Trace) -> str:
         f"{end.share:g} at step {end.step:.1f} ± {end.sd:.1f}" if end.sd else f"{end.share:g} before the first step"
         for end in trace.ends
     ]
-    asked = "" if trace.target.ends is None else f"; asked for {trace.target.ends:g} steps"
+    asked = "" if trace.target.ends is None else f"; asked for {counted(trace.target.ends, 'step')}"
     return f"The probability of {name} passes {' and '.join(parts)} (one standard deviation{asked})."
 
 
@@ -108,7 +109,8 @@ def cost(trace: Trace) -> str:
     """What the run took, in a line."""
     c = trace.cost
     seconds = f"; {c.seconds:,.1f} s, {c.model_seconds:,.1f} s of it in the model" if c.seconds else ""
-    return f"{c.continuations:,} continuations, {c.network_evaluations:,} network evaluations{seconds}."
+    evaluations = counted(c.network_evaluations, "network evaluation")
+    return f"{counted(c.continuations, 'continuation')}, {evaluations}{seconds}."
 
 
 METHODS = {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO, final, runtime_checkable
 
+from blinkscope.plurals import counted
 from blinkscope.report.text import visible
 from blinkscope.studies.whole import Whole
 
@@ -34,11 +35,11 @@ class Display(Protocol):
 
 @contextmanager
 def progress_display(
-    file: TextIO, *, quiet: bool = False, currency: str = "tokens", clock: Callable[[], float] = time.monotonic
+    file: TextIO, *, quiet: bool = False, currency: str = "token", clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Display]:
     """A display on ``file`` (stderr) that suits it: moving on a terminal, sparse lines elsewhere, none if ``quiet``.
 
-    currency: what a draw costs.
+    currency: what a draw costs, one of it.
     """
     if quiet:
         yield Silent()
@@ -120,17 +121,17 @@ def filled(progress: Progress | Whole) -> float:
     return 1.0 if progress.error <= progress.asked else (progress.asked / progress.error) ** 2
 
 
-def standing(progress: Progress | Whole, currency: str = "tokens") -> str:
+def standing(progress: Progress | Whole, currency: str = "token") -> str:
     """Rounds, continuations, cost and error, or items and what they cost, in a line that fits 80 columns."""
+    drawn = counted(progress.continuations, "continuation")
     if isinstance(progress, Whole):
         return (
-            f"{progress.finished:,} of {progress.items:,} items, {progress.at_work} at work by {progress.workers}: "
-            f"{progress.continuations:,} continuations, {progress.cost:,.0f} {currency}"
+            f"{progress.finished:,} of {counted(progress.items, 'item')}, {progress.at_work} at work by "
+            f"{progress.workers}: {drawn}, {counted(round(progress.cost), currency)}"
         )
     error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
     aim = "" if math.isnan(progress.asked) else f", {error}asked {progress.asked:g}"
-    whole = "" if progress.foreseen is None else f" of ~{float(f'{progress.foreseen:.2g}'):,.0f}"
-    return (
-        f"round {progress.round + 1}: {progress.continuations:,} continuations, "
-        f"{progress.generated_tokens:,.0f}{whole} {currency}{aim}"
-    )
+    cost = counted(round(progress.generated_tokens), currency)
+    if progress.foreseen is not None:
+        cost = f"{progress.generated_tokens:,.0f} of ~{counted(round(float(f'{progress.foreseen:.2g}')), currency)}"
+    return f"round {progress.round + 1}: {drawn}, {cost}{aim}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from blinkscope.plurals import counted
 from blinkscope.report.legends import NO_LIMIT, has_limits, legends
 from blinkscope.report.terminal import write_parts
 from blinkscope.report.text import shortened, visible
@@ -36,7 +37,9 @@ def print_study(result: StudyResult, file: IO[str], *, width: int | None = None)
     if rows:
         parts += _listed(rows, console)
     if len(rows) > SHOWN_ROWS:
-        parts.append(Text(f"and {len(rows) - SHOWN_ROWS} rows more: --json or --tables FOLDER has all of them"))
+        parts.append(
+            Text(f"and {counted(len(rows) - SHOWN_ROWS, 'row')} more: --json or --tables FOLDER has all of them")
+        )
     parts += [Text(visible(sentence, keep="")) for sentence in result.findings.sentences]
     parts += [Text(line) for line in _standing(result)]
     write_parts(parts, console)
@@ -132,15 +135,19 @@ def _heading(result: StudyResult) -> str:
 
 def _standing(result: StudyResult) -> list[str]:
     """Cost, failures, and whether something is left to do."""
-    cost = result.cost
     lines = []
-    if cost["continuations"]:
-        lines.append(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in cost.items()) + ".")
+    if result.cost["continuations"]:
+        cost = (
+            counted(count, name.replace("_", " ").removesuffix("s"))
+            for name, count in result.cost.items()
+            if isinstance(count, int)
+        )
+        lines.append(f"{', '.join(cost)}.")
     failures = result.summary["failures"]
     assert isinstance(failures, dict)
     if failures:
         kinds = ", ".join(f"{count} ({kind})" for kind, count in failures.items())
-        lines.append(f"Of {result.items} items {len(result.failed)} failed: {kinds}.")
+        lines.append(f"Of {counted(result.items, 'item')} {len(result.failed):,} failed: {kinds}.")
     lines += [f"{visible(item, keep='')}: {visible(reason, keep='')}" for item, (_, reason) in result.failed.items()]
     if result.standing:
         lines.append(result.standing)

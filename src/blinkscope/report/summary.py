@@ -10,6 +10,7 @@ import numpy as np
 from blinkscope.divergence import total_variation
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Trace
+from blinkscope.plurals import counted
 from blinkscope.report.text import shortened, visible
 from blinkscope.window import CERTAIN_FROM, TokenWindow, default_max_width
 
@@ -60,7 +61,8 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
         return "No window: this sampler cannot fork."
     final = shortened(trace.final_label, LABEL_WIDTH)
     if trace.draws and all(draw.label == trace.final_label for draw in trace.draws):
-        all_same = f"all {len(trace.draws):,} continuations ended as this text did, with {final}."
+        drawn = "the only continuation" if len(trace.draws) == 1 else f"all {len(trace.draws):,} continuations"
+        all_same = f"{drawn} ended as this text did, with {final}."
         return f"{'Nothing to decide:' if settled(trace) else 'Not enough was drawn to tell: so far'} {all_same}"
     if not trace.draws and trace.posterior.draws is not None:
         return "No window can be told: nothing has been drawn yet."
@@ -80,7 +82,7 @@ def _no_window(trace: Trace) -> str:
         )
     width = trace.target.max_width or default_max_width(len(trace.steps))
     start, end, change = largest_change(trace, width)
-    said = f"No window: the outcome never moves by {trace.target.delta:.2f} within {width} token{'s' * (width > 1)}"
+    said = f"No window: the outcome never moves by {trace.target.delta:.2f} within {counted(width, 'token')}"
     if change >= trace.target.delta:
         return (
             f"No window is likely enough to list: fewer than half of the joint draws confirm the largest move, "
@@ -138,7 +140,8 @@ def cost(trace: Trace) -> str:
     predicted = f" ({c.predicted_tokens:,} predicted{later})" if c.predicted_tokens else ""
     scored = f", {c.scored_tokens:,} scored" if c.scored_tokens else ""
     seconds = f"; {c.seconds:,.1f} s, {c.model_seconds:,.1f} s of it in the model" if c.seconds else ""
-    return f"{c.continuations:,} continuations, {c.generated_tokens:,} generated tokens{predicted}{scored}{seconds}."
+    drawn = f"{counted(c.continuations, 'continuation')}, {counted(c.generated_tokens, 'generated token')}"
+    return f"{drawn}{predicted}{scored}{seconds}."
 
 
 def stopped(trace: Trace) -> str:

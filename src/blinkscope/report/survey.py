@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
+from blinkscope.plurals import counted
 from blinkscope.report import summary
 from blinkscope.report.terminal import write_parts
 from blinkscope.report.text import shortened, visible
 
 if TYPE_CHECKING:
     from blinkscope.studies.survey import Finding, Survey
-
-UNFINISHED = ("waiting", "interrupted")
 
 
 def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> None:
@@ -32,17 +31,14 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
     said, settings = survey.summary, survey.settings
     share = said["share_with_window"]
     lines = [
-        f"{said['with_window']:,} of {said['analysed']:,} generations have a window"
+        f"{said['with_window']:,} of {counted(said['analysed'], 'generation')} "
+        f"{'has' if 1 in (said['with_window'], said['analysed']) else 'have'} a window"
         + (f" ({share:.0%})." if share is not None else "."),
-        f"{said['continuations']:,} continuations, {said['generated_tokens']:,} generated tokens; "
+        f"{counted(said['continuations'], 'continuation')}, {counted(said['generated_tokens'], 'generated token')}; "
         f"{said['reached_error']:,} reached the error of {survey.target.error:g}.",
     ]
-    if survey.status != "complete":
-        done = sum(finding.status not in UNFINISHED for finding in survey.findings)
-        lines.append(
-            f"The study is not finished: {done:,} of {len(survey.findings):,} items are; "
-            "the same command goes on with it."
-        )
+    if survey.standing:
+        lines.append(survey.standing)
     lines += [
         f"{visible(finding.item, keep='')}: {visible(finding.failure, keep='')}"
         for finding in survey.findings

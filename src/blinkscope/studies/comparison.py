@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import SCHEMA
+from blinkscope.plurals import counted
 from blinkscope.runs.spec import differences
 from blinkscope.studies.accuracy import Numbers, numbers_of
 from blinkscope.studies.intervals import clustered_intervals
@@ -49,7 +50,7 @@ def _prefills(rows: Sequence[Row]) -> Numbers:
 
     def numbers(chosen: Int[np.ndarray, " chosen"]) -> Mapping[str, float | None]:
         known = chosen[np.isfinite(shares[chosen])]
-        return {f"{place} tokens prefilled": _mean(shares[known[kept[known] == place]]) for place in places}
+        return {f"{counted(place, 'token')} prefilled": _mean(shares[known[kept[known] == place]]) for place in places}
 
     return numbers
 

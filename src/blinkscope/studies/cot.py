@@ -18,6 +18,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.estimate.trace import Target, Trace
+from blinkscope.plurals import counted
 from blinkscope.question import Question, messages
 from blinkscope.replies import Ask, Beginning, Path, draw_replies
 from blinkscope.reread import stored_generation
@@ -353,7 +354,7 @@ def _window_row(item: str, outcome: Mapping[str, Any], window: Mapping[str, Any]
 
 def _sentences(line: Mapping[str, Any]) -> list[str]:
     said = [
-        f"{line['share_with_window']:.0%} of {line['generations']} generations have a window; windows cover "
+        f"{line['share_with_window']:.0%} of {counted(line['generations'], 'generation')} have a window; windows cover "
         f"{line['covered']:.1%} of the text."
     ]
     for name, words in (
@@ -367,7 +368,7 @@ def _sentences(line: Mapping[str, Any]) -> list[str]:
             interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
             said.append(f"{words}: {line[name]:.2f}{interval}.")
     if line["ungraded"]:
-        said.append(f"{line['ungraded']} answers could not be graded and are left out of the accuracies.")
+        said.append(f"{counted(line['ungraded'], 'answer')} could not be graded; no accuracy counts them.")
     return said
 
 

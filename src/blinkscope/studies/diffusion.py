@@ -23,6 +23,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON, Order
 from blinkscope.estimate.trace import Target
 from blinkscope.pictured import DOCUMENT, OWN_LABELS, PictureQuestion, labeller, open_model
+from blinkscope.plurals import counted
 from blinkscope.sampled import SampledMixture
 from blinkscope.studies.distribution import same_rows
 from blinkscope.studies.mixtures import (
@@ -200,7 +201,7 @@ def _result(spec: DiffusionSpec, target: Target, found: Sequence[tuple[str, Mapp
         "forward_reverse": clock.beside(reverse_rows(generations)),
     }
     law = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
-    sentences = [f"Label law of {len(generations.final)} samples: {law}.", *map(_sentence, windows)]
+    sentences = [f"Label law of {counted(len(generations.final), 'sample')}: {law}.", *map(_sentence, windows)]
     last, first = pairs[:TOLD], pairs[TOLD:][: -TOLD - 1 : -1]
     parting = f"Last to stand apart, from so many steps on: {_parting(last)}."
     sentences.append(f"{parting} First: {_parting(first)}." if first else parting)

@@ -11,6 +11,7 @@ from blinkscope.critical import check_eps
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
+from blinkscope.plurals import counted
 from blinkscope.replies import Beginning, draw_generation, draw_replies
 from blinkscope.session import feature_for
 from blinkscope.studies.intervals import clustered_interval
@@ -116,7 +117,7 @@ def _result(spec: DistributionSpec, target: Target, found: Sequence[tuple[str, M
     }
     sentences = [window_sentence(row) for row in windows]
     law = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
-    sentences.insert(0, f"Label law of {len(generations.final)} generations: {law}.")
+    sentences.insert(0, f"Label law of {counted(len(generations.final), 'generation')}: {law}.")
     if why is not None:
         sentences.append(f"eps-mixture tree at eps = {spec.eps:g}: {why}")
     summary: dict[str, JSON] = {"analysed": len(found), "eps": spec.eps, "weights": weights}

@@ -17,6 +17,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.feature import RESERVED
+from blinkscope.plurals import counted
 from blinkscope.replies import Ask, Beginning, Path, draw_replies
 from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
@@ -112,7 +113,8 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
     summary: dict[str, JSON] = {"analysed": len(found), **{row["way"]: row["accuracy"] for row in rows}}
     best = max(row["accuracy"] for row in rows)
     first = ", ".join(row["way"].replace("_", " ") for row in rows if row["accuracy"] == best)
-    said = f"Highest accuracy over {len(found)} generations: {first}; look at the intervals before you believe it."
+    over = counted(len(found), "generation")
+    said = f"Highest accuracy over {over}: {first}; look at the intervals before you believe it."
     transcripts = tuple(transcript_of(item, outcome) for item, outcome in found)
     return Findings(summary, {"ways": rows, "items": items}, (said,), transcripts)
 

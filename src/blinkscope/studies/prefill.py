@@ -21,6 +21,7 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
 from blinkscope.features.judge import Judge, score_of
+from blinkscope.plurals import counted
 from blinkscope.replies import Beginning, Path, draw_replies, opening_of
 from blinkscope.runs.store import Run
 from blinkscope.session import handed_judge, judge_of
@@ -117,22 +118,23 @@ def _result(spec: PrefillSpec, target: Target, found: Sequence[tuple[str, Mappin
         "outcome": "score" if spec.judged else spec.outcome,
     }
     sentences = [
-        f"{with_window} of {len(found)} prompts have a window over the prefill ({with_window / len(found):.0%})."
+        f"A window over the prefill: {with_window} of {counted(len(found), 'prompt')} ({with_window / len(found):.0%})."
     ]
     overall = [row for row in means if row["category"] == "all prompts"]
     if overall:
         first, last = overall[0], overall[-1]
-        whole = "1 token" if last["kept"] == 1 else f"{last['kept']} tokens"
         summary |= {"without_prefill": first["share"], "with_whole_prefill": last["share"]}
         sentences.insert(
             0,
             f"{spec.measured[0].upper()}{spec.measured[1:]} goes from {first['share']:.2f} without a prefill to "
-            f"{last['share']:.2f} after {whole} of {spec.opening!r}.",
+            f"{last['share']:.2f} after {counted(last['kept'], 'token')} of {spec.opening!r}.",
         )
     if spec.judged:
         replies, unjudged = (sum(row[name] for row in curves) for name in ("replies", "unjudged"))
         summary |= {"replies": replies, "unjudged": unjudged}
-        sentences.append(f"{unjudged} of {replies} replies got no verdict that could be read, and are left out.")
+        sentences.append(
+            f"Left out, without a verdict that could be read: {unjudged} of {counted(replies, 'reply', 'replies')}."
+        )
     texts = [transcript for item, outcome in found for transcript in _transcripts(item, outcome)]
     return Findings(summary, {"mean": means, "curve": curves, "windows": windows}, sentences, texts)
 
@@ -241,7 +243,7 @@ def _transcripts(item: str, outcome: Mapping[str, Any]) -> list[Transcript]:
             label,
             (Piece("".join(outcome["tokens"][:kept]), given=True), Piece(text)) if kept else (Piece(text),),
             outcome.get("prompt", ""),
-            f"{kept} tokens prefilled",
+            f"{counted(kept, 'token')} prefilled",
         )
         for kept, label, text in outcome["replies"]
     ]

@@ -14,6 +14,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate import streams
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.estimate.trace import Target
+from blinkscope.plurals import counted
 from blinkscope.posterior import Posterior
 from blinkscope.sampled import SampledMixture
 from blinkscope.studies.blanks import Fill, Form, enumerate_fills, laws_along
@@ -157,7 +158,7 @@ def _result(spec: StructuredSpec, target: Target, found: Sequence[tuple[str, Map
     }
     parsed = sum(path["final"] in form.labels for path in paths) / len(paths)
     sentences = [window_sentence(row) for row in windows]
-    sentences.insert(0, f"{parsed:.0%} of {len(paths)} generations fill the form in.")
+    sentences.insert(0, f"{parsed:.0%} of {counted(len(paths), 'generation')} fill the form in.")
     if why is not None:
         sentences.append(f"eps-mixture tree at eps = {spec.eps:g}: {why}")
     summary: dict[str, JSON] = {"analysed": len(paths), "filled": parsed, "eps": spec.eps}

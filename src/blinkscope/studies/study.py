@@ -28,7 +28,7 @@ from blinkscope.session import open_model, sampling_of
 from blinkscope.studies.reach import apart, begun, numbers_of, still_missing, unreached_of
 from blinkscope.studies.specs import spec_from
 from blinkscope.studies.transcripts import Transcript
-from blinkscope.studies.whole import Whole
+from blinkscope.studies.whole import Whole, not_finished
 from blinkscope.studies.workers import Desk, ModelFacts, StudyItem, Task, Workers, in_process
 
 __all__ = [
@@ -129,8 +129,7 @@ class StudyResult:
         """How far a study has come that is not complete; empty where it is."""
         if self.status == "complete":
             return ""
-        done = self.items - self.waiting
-        return f"The study is not finished: {done:,} of {self.items:,} items are; the same command goes on with it."
+        return not_finished(self.items - self.waiting, self.items)
 
     @property
     def summary(self) -> dict[str, JSON]:

@@ -20,8 +20,10 @@ from blinkscope.replay_formats import item_from_json
 from blinkscope.reread import items_of, stored_generation, target_of
 from blinkscope.runs.spec import digest
 from blinkscope.runs.store import Run
+from blinkscope.studies.whole import not_finished
 
 WAITING = "waiting"
+UNFINISHED = (WAITING, "interrupted")
 DEFAULT_LABELS = 12
 
 
@@ -89,6 +91,14 @@ class Survey:
     agreement: Agreement | None = None
 
     @property
+    def standing(self) -> str:
+        """How far a study has come that is not complete; empty where it is."""
+        if self.status == "complete":
+            return ""
+        done = sum(finding.status not in UNFINISHED for finding in self.findings)
+        return not_finished(done, len(self.findings))
+
+    @property
     def exit_status(self) -> int:
         """0 where all items were worked on and at least one came to something, else 1."""
         return 0 if self.status == "complete" and any(finding.analysed for finding in self.findings) else 1
@@ -137,7 +147,7 @@ def stored_survey(path: str | Path, **changes: Any) -> Survey | None:
 def survey_of(run: Run, target: Target) -> Survey:
     """The findings in an open run."""
     findings = tuple(_finding(run, number, item, target) for number, item in enumerate(items_of(run)))
-    finished = all(finding.status not in (WAITING, "interrupted") for finding in findings)
+    finished = all(finding.status not in UNFINISHED for finding in findings)
     identity = run.spec.identity
     method, labels = identity.get("method"), identity.get("labels")
     return Survey(

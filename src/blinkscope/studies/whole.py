@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blinkscope.plurals import share_of
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -19,3 +21,8 @@ class Whole:
     workers: int = 0
     continuations: int = 0
     cost: float = 0.0
+
+
+def not_finished(done: int, items: int) -> str:
+    """What is said of a study that has so many items left to work on."""
+    return f"The study is not finished: {share_of(done, items, 'item')}; the same command goes on with it."
