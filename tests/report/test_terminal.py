@@ -177,7 +177,7 @@ def test_nothing_drawn_yet_is_said():
     trace = realistic()
     flat = replace(trace.posterior, mean=np.tile([0.0, 1.0, 0.0], (46, 1)), draws=np.tile([0.0, 1.0, 0.0], (5, 46, 1)))
     text = printed(replace(trace, draws=(), posterior=flat, status="interrupted"))
-    assert "nothing has been drawn yet" in text
+    assert "No window can be told: nothing was drawn." in text
     assert "These are the draws so far: locate goes on from them." in words(text)
 
 

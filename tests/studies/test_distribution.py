@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from blinkscope.cli.main import main
 from blinkscope.critical import critical_window, start_time
-from blinkscope.errors import EngineError
+from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.language.engine import Engine
 from blinkscope.report.study import print_study
+from blinkscope.report.study_figures import write_figure
 from blinkscope.report.study_page import study_page
 from blinkscope.studies import distribution
 from blinkscope.studies.catalogue import stored_study
@@ -99,7 +101,7 @@ def test_a_killed_study_goes_on_with_the_same_generations(tmp_path: Path) -> Non
     assert resumed == whole
 
 
-def test_one_label_alone_is_said(tmp_path: Path) -> None:
+def test_one_label_alone_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = replace(SPEC, items=3, asking=replace(SPEC.asking, max_new_tokens=4), target=Target(error=0.3))
     result = run_study(distribution.STUDY, spec, tmp_path / "run.db")
     assert result.status == "complete"
@@ -108,6 +110,8 @@ def test_one_label_alone_is_said(tmp_path: Path) -> None:
     stored = stored_study(tmp_path / "run.db")
     assert stored is not None
     assert stored.to_json() == result.to_json()
+    assert main(["show", str(tmp_path / "run.db"), "--plot", str(tmp_path / "figure.svg")]) == 2
+    assert "found nothing that a figure could show; leave --plot out" in capsys.readouterr().err
 
 
 @pytest.mark.model
@@ -147,4 +151,6 @@ def test_one_generation_alone_says_nothing_yet_and_loses_nothing(tmp_path: Path)
     assert "1 finished" in one.findings.sentences[0]
     print_study(one, io.StringIO())
     assert study_page(one)
+    with pytest.raises(UserError, match="found nothing that a figure could show yet; leave --plot out"):
+        write_figure(one, tmp_path / "figure.svg")
     assert run_study(distribution.STUDY, spec, tmp_path / "run.db").to_json() == whole.to_json()

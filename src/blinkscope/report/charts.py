@@ -74,7 +74,7 @@ Panels = tuple[tuple[Chart, ...], ...]
 
 
 def charts(result: StudyResult) -> Panels:
-    """The charts of a study, row by row; none where it has none, or no result yet."""
+    """The charts of a study, row by row; none where it has none, or no result."""
     make = CHARTS.get(result.study)
     return make(result) if make is not None and result.findings.tables else ()
 

@@ -49,7 +49,7 @@ def write_figure(result: StudyResult, path: Path) -> None:
     Raises
     ------
     MissingExtra : matplotlib is not installed.
-    UserError : the study has no figure or no rows yet, or the file cannot be written.
+    UserError : the study found nothing to draw, or the file cannot be written.
     """
     check_figure(path)
     from matplotlib import rc_context
@@ -57,7 +57,8 @@ def write_figure(result: StudyResult, path: Path) -> None:
 
     panels = charts(result)
     if not panels:
-        raise UserError(f"study {result.study} has nothing to draw yet; leave --plot out.")
+        yet = "" if result.status == "complete" else " yet"
+        raise UserError(f"study {result.study} found nothing that a figure could show{yet}; leave --plot out.")
     # Words of a model must not be read as mathematics or as TeX, which can read files.
     with rc_context(
         {"text.usetex": False, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "blinkscope"}

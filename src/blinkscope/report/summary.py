@@ -65,7 +65,7 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
         all_same = f"{drawn} ended as this text did, with {final}."
         return f"{'Nothing to decide:' if settled(trace) else 'Not enough was drawn to tell: so far'} {all_same}"
     if not trace.draws and trace.posterior.draws is not None:
-        return "No window can be told: nothing has been drawn yet."
+        return "No window can be told: nothing was drawn."
     return _no_window(trace)
 
 
