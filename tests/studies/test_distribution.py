@@ -12,9 +12,11 @@ import pytest
 
 from blinkscope.cli.main import main
 from blinkscope.critical import critical_window, start_time
+from blinkscope.engines.servers import chat
 from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
+from blinkscope.feature import Reply
 from blinkscope.language.engine import Engine
 from blinkscope.report.study import print_study
 from blinkscope.report.study_figures import write_figure
@@ -26,6 +28,7 @@ from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import run_study
 from blinkscope.studies.workers import Desk
 from blinkscope.worlds import create_world
+from tests.engines import tiny
 from tests.studies.counted import Counted
 
 MODEL = "toy:critical-token?length=12&agree=4&width=2&leak=0.05"
@@ -112,6 +115,48 @@ def test_one_label_alone_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert stored.to_json() == result.to_json()
     assert main(["show", str(tmp_path / "run.db"), "--plot", str(tmp_path / "figure.svg")]) == 2
     assert "found nothing that a figure could show; leave --plot out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("feature", "said"),
+    [
+        ("colour", "there is no feature 'colour'"),
+        ("regex:(", "not a valid regular expression"),
+        ("judge:strongreject@toy:nothing", "no toy model 'nothing'"),
+    ],
+)
+def test_a_mistake_in_the_feature_shows_before_anything_is_drawn(
+    feature: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["study", "distribution", "--model", MODEL, "--prompt", "What next?", "--feature", feature]
+    assert main([*asked, "-o", str(tmp_path / "run.db")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run.db").exists()
+
+
+def test_a_model_without_labels_of_its_own_needs_a_feature(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="say how outcomes are told apart with a feature"):
+        run_study(distribution.STUDY, SPEC, tmp_path / "run.db", model=tiny.engine())
+    assert not (tmp_path / "run.db").exists()
+
+
+def test_a_judge_can_tell_generations_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells apart what the world does, and the same is drawn, so the shares are those of the world's own labels."""
+    asked: list[str] = []
+
+    def answer(question: str) -> Reply:
+        asked.append(question)
+        score = 5 if "first." in question else 1
+        return Reply(f"So.\n#scores\n1.b 0\n2.b {score}\n3.b {score}", True)
+
+    monkeypatch.setattr(chat, "open_chat", lambda spec, cap: answer)
+    spec = replace(SPEC, items=6, step=4, target=Target(error=0.2))
+    own = run_study(distribution.STUDY, spec, tmp_path / "own.db")
+    judged = replace(spec, feature="judge:strongreject@http://judge:8000/v1#m")
+    result = run_study(distribution.STUDY, judged, tmp_path / "run.db")
+    assert result.findings.tables["same"] == own.findings.tables["same"]
+    assert result.findings.summary["weights"].keys() == {"0", "1"}  # type: ignore[union-attr]
+    assert all("| What next?" in question for question in asked)
 
 
 @pytest.mark.model

@@ -11,9 +11,10 @@ from blinkscope.critical import check_eps
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
+from blinkscope.features import open_feature
 from blinkscope.plurals import counted
 from blinkscope.replies import Beginning, draw_generation, draw_replies
-from blinkscope.session import feature_for
+from blinkscope.session import feature_for, handed_judge, judge_of
 from blinkscope.studies.intervals import clustered_interval
 from blinkscope.studies.mixtures import (
     Generations,
@@ -50,6 +51,8 @@ class DistributionSpec:
 
     def __post_init__(self) -> None:
         check_eps(self.eps)
+        if self.feature is not None:
+            open_feature(self.feature)
         if self.items < 2 or self.step < 1 or self.labels < 2:
             raise UserError(
                 f"items, step and labels are {self.items}, {self.step} and {self.labels}; there must be at least 2 "
@@ -84,9 +87,8 @@ def continued(desk: Desk, feature: Any, context: Any, places: Sequence[int]) -> 
 
 def _work(desk: Desk) -> Mapping[str, JSON]:
     spec: DistributionSpec = desk.spec
-    feature = feature_for(desk.engine, spec.feature)
     places = cuts(desk.sampling.max_new_tokens, spec.step)
-    return {"paths": [continued(desk, feature, desk.engine.encode(desk.prompt), places)]}
+    return {"paths": [continued(desk, desk.prepared, desk.engine.encode(desk.prompt), places)]}
 
 
 def same_rows(generations: Generations, level: float) -> list[Row]:
@@ -145,8 +147,14 @@ def window_sentence(row: Row) -> str:
     return f"{row['of']}: decided between {row['start']} and {row['end']} tokens kept."
 
 
+def _prepare(spec: DistributionSpec, engine: Any, options: Mapping[str, Any] | None) -> Any:
+    """The feature, with the model that judges where it is a judge: a mistake in it shows before anything is drawn."""
+    feature = feature_for(engine, spec.feature)
+    return handed_judge(feature, judge_of(feature, engine, options), spec.prompt)
+
+
 def _items(spec: DistributionSpec) -> list[StudyItem]:
     return [StudyItem(str(number + 1), {"prompt": spec.prompt}) for number in range(spec.items)]
 
 
-STUDY = Study("distribution", DistributionSpec(), _items, _work, _result)
+STUDY = Study("distribution", DistributionSpec(), _items, _work, _result, prepare=_prepare)
