@@ -33,6 +33,14 @@ class Feature(Protocol[SampleT]):
         ...
 
 
+@runtime_checkable
+class Listing(Protocol):
+    """A feature that knows all labels it can give, apart from the reserved ones."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class Reply:
     """A finished reply of a language model, as a feature reads it.

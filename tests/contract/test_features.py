@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blinkscope.feature import RESERVED, UNPARSED, Reply, label_of
+from blinkscope.feature import RESERVED, UNPARSED, Listing, Reply, label_of
 from blinkscope.features import FEATURES, open_feature
 from blinkscope.features.judge import Judge
 from blinkscope.features.reading import MAX_LABEL
@@ -88,6 +88,8 @@ def test_a_label_is_a_short_visible_string_whatever_the_reply(features, spec, re
     assert label.strip()
     assert len(label) <= MAX_LABEL + 1
     label.encode()
+    if isinstance(features[spec], Listing):
+        assert label in features[spec].labels
 
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.startswith("python:")])

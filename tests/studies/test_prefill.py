@@ -101,6 +101,15 @@ def test_another_spec_on_the_same_file_is_refused_and_another_delta_is_only_read
     assert engine.written == []
 
 
+def test_an_outcome_that_the_feature_cannot_give_is_refused_first(tmp_path: Path) -> None:
+    spec = replace(spec_of("Sure:"), feature="contains:happy", outcome="compliance")
+    with pytest.raises(UserError, match="'compliance' is no label of contains:happy; choose one of yes, no"):
+        run_study(prefill.STUDY, spec, tmp_path / "run.db")
+    assert not (tmp_path / "run.db").exists()
+    for outcome, feature in (("(truncated)", "contains:happy"), ("B", "choice"), ("joy", "regex:(joy)")):
+        assert prefill.STUDY.items(replace(spec, outcome=outcome, feature=feature))
+
+
 def test_a_row_without_a_prompt_is_counted_and_the_others_go_on(tmp_path: Path) -> None:
     data = tmp_path / "prompts.jsonl"
     data.write_text('{"prompt": "Which way?", "id": "a"}\n{"question": "And now?"}\n{"prompt": "Where to?"}\n')

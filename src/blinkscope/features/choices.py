@@ -64,6 +64,10 @@ class Choice:
     def name(self) -> str:
         return "choice"
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple("ABCDEFGHIJ")
+
     def label(self, reply: Reply) -> str | None:
         text = without_markup(settled_text(reply), emphasis="").replace("$", "")
         explicit, box = last_match(_EXPLICIT, text, passing_over=_NOT_CHOSEN), last_box(text)

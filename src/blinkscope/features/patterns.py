@@ -31,6 +31,10 @@ class Contains:
     def name(self) -> str:
         return f"contains:{self.text}"
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ("yes", "no")
+
     def label(self, reply: Reply) -> str | None:
         if self.text in reply.text:
             return "yes"

@@ -166,6 +166,10 @@ class Refusal:
     def name(self) -> str:
         return "refusal"
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (REFUSAL, COMPLIANCE)
+
     def label(self, reply: Reply) -> str | None:
         text = _plain(answer_text(reply))
         if not text.strip():

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
+from blinkscope.feature import TRUNCATED, UNPARSED, Listing
 from blinkscope.features import open_feature
 from blinkscope.features.judge import Judge, score_of
 from blinkscope.plurals import counted
@@ -28,7 +29,7 @@ from blinkscope.session import handed_judge, judge_of
 from blinkscope.studies.intervals import clustered_interval, posterior_of_counts, share_interval
 from blinkscope.studies.prompts import prompt_items
 from blinkscope.studies.specs import Asking
-from blinkscope.studies.study import Desk, Findings, Row, Study
+from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
 from blinkscope.studies.transcripts import Piece, Transcript
 from blinkscope.window import token_windows
 
@@ -254,10 +255,19 @@ def _judge(spec: PrefillSpec, engine: Any, options: Mapping[str, Any] | None) ->
     return judge_of(open_feature(spec.feature), engine, options)
 
 
+def _items(spec: PrefillSpec) -> list[StudyItem]:
+    feature = open_feature(spec.feature)
+    if isinstance(feature, Listing) and spec.outcome not in (*feature.labels, UNPARSED, TRUNCATED):
+        raise UserError(
+            f"the outcome {spec.outcome!r} is no label of {feature.name}; choose one of {', '.join(feature.labels)}."
+        )
+    return prompt_items(spec.data, spec.items)
+
+
 STUDY = Study(
     name="prefill",
     default=PrefillSpec(),
-    items=lambda spec: prompt_items(spec.data, spec.items),
+    items=_items,
     work=_work,
     result=_result,
     read=_read,
