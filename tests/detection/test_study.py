@@ -29,6 +29,7 @@ from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import StudyResult, run_study
 from tests.detection.toys import ALIGNED, PROMPT, UNALIGNED, rows, write
 from tests.engines import tiny
+from tests.engines.fake_server import serving
 
 
 class Counting:
@@ -146,6 +147,26 @@ def test_the_same_model_on_both_sides_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="items is 0"):
         replace(same, items=0)
     assert not (tmp_path / "run.db").exists()
+
+
+def test_where_the_other_models_server_stands_is_not_kept(tmp_path: Path) -> None:
+    data = write(tmp_path / "texts.jsonl", [{"prompt": PROMPT, "completion": " so then"}])
+    with serving("vllm", toy=UNALIGNED.removeprefix("toy:")) as one, serving("vllm", toy=one.toy) as two:
+        first, second = (
+            run_study(
+                STUDY,
+                DetectSpec(str(data), asking=Asking(model=ALIGNED), unaligned=f"{server.url}?patience=5"),
+                tmp_path / "run.db",
+            )
+            for server in (one, two)
+        )
+        assert any("prompt_logprobs" in body for _, body in one.requests)
+        assert not any("prompt_logprobs" in body for _, body in two.requests)  # nothing is scored again
+    assert not first.failed
+    assert first.to_json() == second.to_json()
+    assert str(first.spec["unaligned"]).startswith("server:")
+    assert b"127.0.0.1" not in (tmp_path / "run.db").read_bytes()
+    assert "Unaligned: server:" in stored_study(tmp_path / "run.db").findings.sentences[0]  # type: ignore[union-attr]
 
 
 def test_another_probe_or_text_on_the_same_file_is_refused(tmp_path: Path) -> None:

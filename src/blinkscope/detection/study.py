@@ -149,7 +149,11 @@ def _items(spec: DetectSpec) -> list[StudyItem]:
     return text_items(spec.data, spec.items)
 
 
-STUDY = Study("detect", DetectSpec(), _items, _work, _result, prepare=_prepare)
+def _beside(spec: DetectSpec, instruments: Instruments) -> Mapping[str, Engine]:
+    return {} if spec.unaligned is None else {"unaligned": instruments.unaligned}
+
+
+STUDY = Study("detect", DetectSpec(), _items, _work, _result, prepare=_prepare, beside=_beside)
 
 
 def running_lines(path: Path) -> Iterator[str]:

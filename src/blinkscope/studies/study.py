@@ -70,7 +70,8 @@ class Study:
     tables and sentences from the stored outcomes, (item, outcome) pairs in the order of the items. read: an outcome
     with what depends on how the draws are read, from the run. prepare: what the work on every item needs beside the
     model, from the spec, the model and the options of engines; made once. open: the model and its sampling settings,
-    from the spec, what names or is the model, and the options of engines. currency: what draws cost.
+    from the spec, what names or is the model, and the options of engines. beside: models that were prepared beside it,
+    by the setting of the spec that names them, from the spec and what was prepared. currency: what draws cost.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Study:
     )
     prepare: Callable[[Any, Any, Mapping[str, Any] | None], Any] = lambda spec, engine, options: None
     open: Callable[[Any, Any, Mapping[str, Any]], tuple[Any, Any]] = open_texts
+    beside: Callable[[Any, Any], Mapping[str, Any]] = lambda spec, prepared: {}
     currency: str = "generated_tokens"
 
 
@@ -277,17 +279,24 @@ def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> S
 
 def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: ModelFacts) -> Spec:
     settings = {name: value for name, value in asdict(spec).items() if name != "target"}
-    if settings["asking"]["model"].startswith(("http://", "https://", "gguf:")):
-        # The model is what was asked for; where its server stands or its file lies may change, and is nobody else's
-        # business.
-        settings["asking"] = {**settings["asking"], "model": model.name}
+    settings["asking"] = {**settings["asking"], "model": _known(settings["asking"]["model"], model)}
+    settings |= {setting: _known(settings[setting], other) for setting, other in model.beside.items()}
     if str(settings.get("feature")).startswith(JUDGE):  # the same goes for a judge's
         settings["feature"] = open_feature(settings["feature"]).name
     digests: dict[str, JSON] = {item.id: digest(item.content) for item in items}
     identity: dict[str, JSON] = {"study": study.name, "model": model.name, "spec": settings, "items": digests}
     if model.digest:
         identity["weights"] = model.digest
+    identity |= {f"{setting}_weights": other.digest for setting, other in model.beside.items() if other.digest}
     return Spec(identity=identity, target=asdict(spec.target), provenance=provenance())
+
+
+def _known(spelling: str, model: ModelFacts) -> str:
+    """A model as a run file names it.
+
+    It is what was asked for; where its server stands or its file lies may change, and is nobody else's business.
+    """
+    return model.name if spelling.startswith(("http://", "https://", "gguf:")) else spelling
 
 
 def outcome_of(run: Run, number: int, target: Target) -> Mapping[str, Any] | None:

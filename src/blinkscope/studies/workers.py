@@ -90,10 +90,19 @@ class Done:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a run file says of the model: its name, and a digest of its weights where it has one."""
+    """What a run file says of the model: its name, and a digest of its weights where it has one.
+
+    beside: the same of other models that the study asks, by the setting that names them.
+    """
 
     name: str
     digest: str = ""
+    beside: Mapping[str, ModelFacts] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, engine: Any, beside: Mapping[str, Any] | None = None) -> ModelFacts:
+        others = {setting: cls.of(other) for setting, other in (beside or {}).items()}
+        return cls(known_as(engine), getattr(engine, "digest", ""), others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +123,7 @@ class Bench:
 
     @property
     def facts(self) -> ModelFacts:
-        return ModelFacts(known_as(self.engine), getattr(self.engine, "digest", ""))
+        return ModelFacts.of(self.engine, self.study.beside(self.spec, self.prepared))
 
     def work(self, task: Task, shelf: Shelf, watch: Callable[[Progress], None]) -> Done:
         """Draw what an item needs and the shelf does not hold; afterwards the shelf holds all of it.
