@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def counted(count: float, noun: str, several: str = "") -> str:
     """``1 token``, ``2,000 generated tokens``; ``several`` is the plural that is not the noun with an s."""
-    number = f"{count:,.0f}" if count == round(count) else f"{count:,g}"
+    number = f"{count:,.0f}" if float(count).is_integer() else f"{count:,g}"
     return f"{number} {noun if count == 1 else several or f'{noun}s'}"
 
 

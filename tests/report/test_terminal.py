@@ -254,6 +254,7 @@ def test_the_prompt_is_what_the_user_said_last(said, shown):
         (counted(1.0, "step"), "1 step"),
         (counted(0.8, "step"), "0.8 steps"),
         (counted(1_234_567, "continuation"), "1,234,567 continuations"),
+        (counted(float("inf"), "token"), "inf tokens"),
         (counted(1, "reply", "replies"), "1 reply"),
         (counted(2, "reply", "replies"), "2 replies"),
         (share_of(1, 3, "item"), "1 of 3 items is"),

@@ -133,5 +133,5 @@ def standing(progress: Progress | Whole, currency: str = "token") -> str:
     aim = "" if math.isnan(progress.asked) else f", {error}asked {progress.asked:g}"
     cost = counted(round(progress.generated_tokens), currency)
     if progress.foreseen is not None:
-        cost = f"{progress.generated_tokens:,.0f} of ~{counted(round(float(f'{progress.foreseen:.2g}')), currency)}"
+        cost = f"{progress.generated_tokens:,.0f} of ~{counted(float(f'{progress.foreseen:.2g}'), currency)}"
     return f"round {progress.round + 1}: {drawn}, {cost}{aim}"
