@@ -110,3 +110,21 @@ def test_a_toy_transcript_that_goes_on_after_its_end_is_refused() -> None:
     words = locate(MODEL, "go").text.split()
     with pytest.raises(UserError, match=r"goes on after token 3 .*, which ends it"):
         locate(MODEL, "go", generation=" ".join(words), sampling=Sampling(stop=(words[2],)))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "seed", "budget"),
+    [("unbiased", 1, 70), ("unbiased", 3, 83), ("unbiased", 5, 107), ("pooled", 4, 61), ("pooled", 5, 43)],
+)
+def test_a_raised_budget_gives_the_draws_of_the_larger_budget_at_once(
+    estimator: str, seed: int, budget: int, tmp_path
+) -> None:
+    """First tokens are spread over the draws that a round plans, not over those that a budget lets it have.
+
+    Each of these budgets cuts an order in which that makes a difference.
+    """
+    asked: dict[str, Any] = {"seed": seed, "error": 0.01, "estimator": estimator}
+    model, run = "toy:maze?length=30&labels=3", tmp_path / "run.db"
+    locate(model, "Where to?", run=run, continuations=budget, **asked)
+    raised = locate(model, "Where to?", run=run, continuations=120, **asked)
+    assert raised.draws == locate(model, "Where to?", continuations=120, **asked).draws

@@ -278,13 +278,13 @@ class ReplaySource:
         branches = self.branches[order.stratum]
         place = (self.generation, order.stratum)
         rng = streams.stream(self.seed, streams.FIRST, *place, round_, order.half)
-        chosen = _pick(np.asarray([b.p for b in branches]), _spread_uniforms(order.count, rng))
-        follow = rng.random(order.count)
-        label = np.zeros(order.count, dtype=np.int64)
+        chosen = _pick(np.asarray([b.p for b in branches]), _spread_uniforms(order.joint, rng))
+        follow = rng.random(order.joint)
+        label = np.zeros(order.joint, dtype=np.int64)
         for number in set(chosen.tolist()):
             mine = chosen == number
             label[mine] = _pick(branches[number].weights, follow[mine])
-        return [(branches[b], branches[b].labels[i]) for b, i in zip(chosen, label, strict=True)]
+        return [(branches[b], branches[b].labels[i]) for b, i in zip(chosen, label, strict=True)][: order.count]
 
 
 def _branch(entry: RecordedFork | Resample, steps: int, p: float) -> Branch:

@@ -206,7 +206,7 @@ def within_budget(
         each = max(strata[order.stratum].cost * dearer, 1.0)
         count = int(min(order.count, draws_left, tokens_left // each))
         if count > 0:
-            kept.append(Order(order.stratum, order.half, order.start, count))
+            kept.append(order if count == order.count else replace(order, count=count, planned=order.joint))
         if count < order.count:
             break
         draws_left -= count

@@ -40,12 +40,20 @@ class Order:
     half: 0 or 1. Every stratum's draws come in two halves that never share randomness, so that each half can steer
         the other's number of draws without biasing it.
     start: number of draws that this half of the stratum had before.
+    planned: how many would be drawn jointly if no budget had cut the order short, so that a larger budget later finds
+        the same first draws; None where none did.
     """
 
     stratum: int
     half: int
     start: int
     count: int
+    planned: int | None = None
+
+    @property
+    def joint(self) -> int:
+        """How many draws are planned jointly; the first ``count`` of them are wanted."""
+        return self.count if self.planned is None else self.planned
 
     def replicates(self) -> tuple[int, ...]:
         """Numbers of the draws within the stratum: even ones belong to half 0, odd ones to half 1."""

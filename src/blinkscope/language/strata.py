@@ -113,7 +113,7 @@ class OffPathSource:
             rng = streams.stream(
                 self.writer.seed, streams.FIRST, self.writer.generation, order.stratum, round_, order.half
             )
-            columns = stratified(options, order.count, rng)
+            columns = stratified(options, order.joint, rng)[: order.count]
             for replicate, column in zip(order.replicates(), columns, strict=True):
                 if (order.stratum, replicate) in known:
                     continue
