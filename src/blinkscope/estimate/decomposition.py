@@ -142,7 +142,7 @@ class Decomposition:
         mean = self.recursion.curve(proportions(counts), self._final(labels))
         laws = self._laws(counts.sum(axis=1), labels)
         about = self._about(mean, laws, counts)
-        return Posterior(index, labels, mean, about, believed=joint, deviation=self._deviation(laws, counts))
+        return Posterior(index, labels, mean, about, believed=widened(joint), deviation=self._deviation(laws, counts))
 
     def _deviation(
         self, laws: OffPathLaws, counts: Int[np.ndarray, "steps halves labels"]
