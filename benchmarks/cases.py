@@ -19,7 +19,7 @@ from blinkscope.engines.toy import ToyEngine
 from blinkscope.estimate.decomposition import Decomposition
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import Stratum
-from blinkscope.estimate.trace import Estimator
+from blinkscope.estimate.trace import Target
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
 from blinkscope.language.engine import Job, Path, Score
 from blinkscope.posterior import Posterior
@@ -104,8 +104,12 @@ class Case:
     def width(self) -> int:
         return default_max_width(self.recursion.steps)
 
-    def divergence(self, seed: int, estimator: Estimator) -> Decomposition:
-        return Decomposition(self.recursion, self.strata, self.final_label, len(self.labels) + 1, seed, estimator)
+    def divergence(self, seed: int, target: Target) -> Decomposition:
+        sought = target.sought(self.recursion.steps)
+        limit = len(self.labels) + 1
+        return Decomposition(
+            self.recursion, self.strata, self.final_label, limit, seed, target.estimator, sought=sought
+        )
 
     def off_path_source(self, seed: int) -> ReplaySource:
         return ReplaySource(self.strata, self.forks, seed, with_replacement=True)

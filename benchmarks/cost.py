@@ -3,7 +3,8 @@
     python benchmarks/cost.py [--replay FILE] [--labels 2] [--error 0.05] [--runs 2] [--only METHOD ...] [--no-toys]
                               [--threshold 0.2]
 
-Methods: ``unbiased`` and ``pooled`` (the divergence method to the error); ``resampling`` (100 free continuations at
+Methods: ``unbiased`` and ``pooled`` (the divergence method to the error); ``windows`` (until the windows are known,
+pooled); ``resampling`` (100 free continuations at
 every position); ``grid`` (the paper's ten fractions, 100 each); ``bisect10`` and ``bisect50`` (pivotal token search:
 split while the ends differ by ``--threshold`` in total variation); ``forking`` (30 continuations of every alternative
 above 0.05 at every position, read with the divergence recursion, which is kinder than the published reading).
@@ -35,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from blinkscope.estimate import loop
-from blinkscope.estimate.predict import predict
+from blinkscope.estimate.predict import predict, predict_windows
 from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.trace import ESTIMATORS, Target
 from blinkscope.posterior import Posterior
@@ -43,7 +44,7 @@ from blinkscope.window import TokenWindow, rise_windows, token_windows
 from calibration import share
 from cases import Case, replay_cases, toy_cases
 
-METHODS = ("unbiased", "pooled", "resampling", "grid", "bisect10", "bisect50", "forking")
+METHODS = ("unbiased", "pooled", "windows", "resampling", "grid", "bisect10", "bisect50", "forking")
 FRACTIONS = tuple(i / 10 for i in range(10))
 FORK_FROM, FORK_DRAWS = 0.05, 30
 
@@ -60,12 +61,18 @@ class Result:
 def run(case: Case, method: str, error: float, seed: int, threshold: float) -> Result:
     if method == "forking":
         return forking(case, seed)
-    if method in ESTIMATORS:
-        target = Target(error=error, estimator=method)
-        outcome = loop.run(case.off_path_source(seed), case.divergence(seed, target.estimator), target)
+    if method in (*ESTIMATORS, "windows"):
+        target = target_of(method, error)
+        outcome = loop.run(case.off_path_source(seed), case.divergence(seed, target), target)
     else:
         outcome = loop.run(case.free_source(seed), _free_method(case, method, seed, threshold), Target())
     return Result(sum(draw.cost for draw in outcome.draws), outcome.posterior, outcome.foreseen)
+
+
+def target_of(method: str, error: float) -> Target:
+    """Of the divergence method: an estimator to the error, or pooled until the windows are known."""
+    changes = {"until": "windows"} if method == "windows" else {"estimator": method}
+    return Target(error=error).changed(**changes)
 
 
 def _free_method(case: Case, method: str, seed: int, threshold: float) -> Grid | Bisection:
@@ -149,7 +156,11 @@ def measure(case: Case, method: str, error: float, runs: int, threshold: float) 
     every = float(case.free_cost.sum())
     # An error of nothing at all has no equal: a question whose outcome nothing can change.
     equal = spread / mean_squared * every / statistics.fmean(tokens) if mean_squared > 1e-9 else None
-    predicted = predict(case.recursion, case.strata, error, method).generated_tokens if method in ESTIMATORS else None
+    predicted = None
+    if method == "windows":
+        predicted = predict_windows(case.recursion, case.strata).generated_tokens
+    elif method in ESTIMATORS:
+        predicted = predict(case.recursion, case.strata, error, method).generated_tokens
     return {
         "case": case.name,
         "method": method,

@@ -2,9 +2,10 @@
 
     python benchmarks/locate.py [--error 0.1] [--check]
 
-For a handful of prompts: continuations, generated tokens and seconds to the asked-for error, the share of time spent
-outside the model, and what free resampling at every token would have generated for the same largest standard deviation:
-at row t it needs pi_t (1 - pi_t) / error^2 continuations of about N - t tokens, reckoned from the measured curve.
+For a handful of prompts, with both estimators and until the windows are known: continuations, generated tokens and
+seconds, the share of time spent outside the model, and what free resampling at every token would have generated for the
+same largest standard deviation: at row t it needs pi_t (1 - pi_t) / error^2 continuations of about N - t tokens,
+reckoned from the measured curve.
 ``--check`` really runs that on the first prompt, in batches over all rows, until its own largest standard deviation is
 at most the error. Prints one JSON object.
 """
@@ -85,14 +86,18 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     engine = open_model("smollm2")
+    targets = {
+        "unbiased": Target(error=arguments.error),
+        "pooled": Target(error=arguments.error, estimator="pooled"),
+        "windows": Target().changed(until="windows"),
+    }
     rows = []
     for number, question in enumerate(QUESTIONS):
         prompt, feature, seed = question
         row: dict[str, object] = {"prompt": prompt}
-        for estimator in ("unbiased", "pooled"):
-            target = Target(error=arguments.error, estimator=estimator)  # type: ignore[arg-type]
+        for name, target in targets.items():
             trace = locate(engine, prompt, feature=feature, sampling=SAMPLING, seed=seed, target=target)
-            row[estimator] = {
+            row[name] = {
                 "tokens_of_the_text": len(trace.steps),
                 "open_positions": len({draw.stratum for draw in trace.draws}),
                 "continuations": trace.cost.continuations,
@@ -102,17 +107,15 @@ def main() -> None:
                 "outside_the_model": round(1 - trace.cost.model_seconds / trace.cost.seconds, 3),
                 "reached_max": round(trace.error["reached_max"], 3),
                 "resampling_every_token": round(resampling_tokens(trace, arguments.error)),
-                "windows": len(trace.windows()),
+                "windows": [(w.start, w.end, round(w.probability, 2)) for w in trace.windows()],
             }
-            if arguments.check and number == 0 and estimator == "unbiased":
+            if arguments.check and number == 0 and name == "unbiased":
                 row["resampling_run"] = resample(engine, trace, question, arguments.error)
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     ratios = {
-        estimator: statistics.median(
-            r[estimator]["resampling_every_token"] / r[estimator]["generated_tokens"] for r in rows
-        )  # type: ignore[index]
-        for estimator in ("unbiased", "pooled")
+        name: statistics.median(r[name]["resampling_every_token"] / r[name]["generated_tokens"] for r in rows)  # type: ignore[index]
+        for name in ("unbiased", "pooled")
     }
     print(json.dumps({"error": arguments.error, "questions": rows, "median_saving": ratios}, indent=1))
 

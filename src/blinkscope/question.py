@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from blinkscope.errors import UserError, expect
@@ -108,7 +108,7 @@ def sort_options(
     if unknown := sorted(set(of_kind) - set(known)):
         raise UserError(refusal(unknown[0], ", ".join(known)))
     refuse_unused(of_kind.get("method"), of_target)
-    return of_kind, replace(target or Target(), **of_target)
+    return of_kind, (target or Target()).changed(**of_target)
 
 
 def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) -> None:
@@ -119,7 +119,7 @@ def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) ->
     name = method.name if isinstance(method, MethodOptions) else method
     if name not in ("grid", "bisect"):
         return
-    for option in ("error", "estimator"):
+    for option in ("error", "estimator", "until"):
         if option in given:
             raise UserError(
                 f"{option} is of the method divergence; {name} draws as many continuations at each row as resamples "

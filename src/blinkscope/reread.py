@@ -28,7 +28,7 @@ def stored(path: str | Path, *, item: str | None = None, **changes: Any) -> Trac
             f"{unknown[0]} cannot be changed in a stored run; {', '.join(Target.__dataclass_fields__)} can."
         )
     with Run.open(Path(path)) as run:
-        return stored_generation(run, _number(run, item), replace(target_of(run), **changes))
+        return stored_generation(run, _number(run, item), target_of(run).changed(**changes))
 
 
 def stored_generation(run: Run, generation: int, target: Target) -> Trace:

@@ -149,6 +149,11 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--error", "0.1", "--method", "grid"), "error is of the method divergence"),
     (("locate", "x", "--model", "toy:fork", "--max-width", "3", "--method", "grid"), "max-width is of the methods"),
     (("locate", "x", "--model", "toy:fork", "--estimator", "pooled", "--method", "bisect"), "estimator is of the"),
+    (("locate", "x", "--model", "toy:fork", "--until", "windows", "--method", "grid"), "until is of the method"),
+    (("locate", "x", "--model", "toy:fork", "--until", "windows", "--error", "0.1"), "give error or until, not both"),
+    (("locate", "x", "--model", "toy:fork", "--until", "windows", "--estimator", "unbiased"), "estimator pooled"),
+    (("locate", "x", "--model", "toy:fork", "--until", "dawn"), "choose one of error, windows"),
+    (("locate", "--model", "diffusion:digits", "--until", "windows"), "which makes pictures"),
     (("locate", "x", "--model", "toy:fork", "--report", "x.db"), "a run file's name"),
     (("locate", "x", "--model", "toy:fork", "--messages", "none.json"), "one of the two"),
     (("locate", "--model", "toy:fork", "--messages", "none.json"), "none.json"),
@@ -238,6 +243,27 @@ def test_draws_that_another_estimator_would_not_have_ordered_are_counted(tmp_pat
     read, stored = other["cost"]["continuations"], found["cost"]["continuations"]
     assert read < stored
     assert f"{read:,} of the {stored:,} stored draws are read" in other["notes"][-1]
+
+
+def test_a_run_until_its_windows_are_known_says_how_sure_they_are_and_can_be_topped_up(tmp_path: Path) -> None:
+    maze = ("locate", "Where to?", "--model", "toy:maze?seed=0&length=80&labels=2", "-o", "run.db")
+    found = result(*maze, "--until", "windows", cwd=tmp_path)
+    assert (found["status"], found["until"], found["estimator"]) == ("complete", "windows", "pooled")
+    assert found["undecided"] <= 0.05
+    assert found["error"]["reached_max"] > 0.05
+    assert [(w["start"], w["end"]) for w in found["windows"]] == [(68, 69)]  # as the exact curve has it
+    planned = result(*maze[:-2], "--plan", cwd=tmp_path)["costs"]
+    (expected,) = (cost for cost in planned if "until windows" in cost["method"])
+    assert found["cost"]["predicted_tokens"] == expected["generated_tokens"]
+    shown = blinkscope("show", "run.db", cwd=tmp_path).stdout
+    assert f"but for a probability of {found['undecided']:.2f} (asked for 0.05) that a change of 0.6" in " ".join(
+        shown.split()
+    )
+    again = result("show", "run.db", cwd=tmp_path)
+    assert {**again, "timing": None} == {**found, "timing": None}
+    fine = result(*maze, "--error", "0.08", "--estimator", "pooled", cwd=tmp_path)
+    assert (fine["until"], fine["undecided"]) == ("error", None)
+    assert fine["error"]["reached_max"] <= 0.08
 
 
 def test_a_greedy_sampler_cannot_fork(tmp_path: Path) -> None:

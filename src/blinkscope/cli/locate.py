@@ -21,7 +21,7 @@ from blinkscope.cli.common import (
 )
 from blinkscope.engines import SCHEMES
 from blinkscope.errors import UserError
-from blinkscope.estimate.predict import USUAL_RANGE
+from blinkscope.estimate.predict import USUAL_RANGE, WINDOWS_USUAL_RANGE
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
@@ -58,7 +58,7 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.item is not None:
         raise UserError("--item names one of several recorded generations; it needs --model replay:FILE.")
     # Everything that can be wrong without a model is looked at before one is loaded.
-    target = replace(Target(), **target_changes(arguments))
+    target = Target().changed(**target_changes(arguments))
     question = Question(
         _prompt(arguments),
         system=arguments.system,
@@ -90,7 +90,7 @@ def command(arguments: argparse.Namespace) -> int:
 def _recorded(arguments: argparse.Namespace) -> int:
     why = ": prompt, labels and sampling of recorded rollouts are their own"
     refuse_options(arguments, OF_MODELS, why)
-    target = replace(Target(), **target_changes(arguments))
+    target = Target().changed(**target_changes(arguments))
     if arguments.plan:
         return _planned(plan(arguments.model, item=arguments.item, seed=arguments.seed), arguments)
     run = run_file(arguments)
@@ -174,7 +174,9 @@ def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
         counts = f"{expected.continuations:>15,}{expected.generated_tokens:>13,}"
         print(f"{cost.method:<{width}}  {error:>5}{counts}{time}")
     ranges = " and ".join(f"{low:.2g} to {high:.2g} times ({name})" for name, (low, high) in USUAL_RANGE.items())
-    print(f"\nHow open the outcome is only draws can tell: eight runs in ten take {ranges}\nthe tokens of their line.")
+    low, high = WINDOWS_USUAL_RANGE
+    ranges = f"of the tokens of their line,\n{ranges}; until windows are known {low:g} to {high:g} times"
+    print(f"\nHow open the outcome is only draws can tell: eight runs in ten take, {ranges}.")
     if each is not None:
         print("Times are those of one continuation at a time, as the generation was written; side by side takes less.")
     return 0

@@ -419,6 +419,11 @@ def _targets(p: Any, *, of: str = "") -> None:
     p.add_argument(
         "--error", type=float, help=f"stop at this largest standard deviation of the curve (default {default('0.05')})"
     )
+    p.add_argument(
+        "--until",
+        metavar="AIM",
+        help=f"error, or windows: stop once these are known, whatever the error (default {default('error')})",
+    )
     p.add_argument("--continuations", type=int, metavar="N", help="budget")
     p.add_argument("--generated-tokens", type=int, metavar="N", help="budget")
     p.add_argument(
@@ -428,7 +433,9 @@ def _targets(p: Any, *, of: str = "") -> None:
         "--max-width", type=int, metavar="TOKENS", help=f"of a window (default {default('a tenth, at least 3')})"
     )
     p.add_argument(
-        "--estimator", help=f"unbiased, or pooled: share data between neighbours (default {default('unbiased')})"
+        "--estimator",
+        help="unbiased, or pooled: share data between neighbours "
+        f"(default {default('unbiased, pooled until windows')})",
     )
     p.add_argument("--level", type=float, help=f"of bands and intervals (default {default('0.95')})")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OF_TEXTS = (
     *("item", "ask", "system", "prefill", "messages", "generation", "temperature", "top_p", "top_k", "min_p"),
-    *("max_new_tokens", "stop", "fractions", "resamples", "estimator"),
+    *("max_new_tokens", "stop", "fractions", "resamples", "estimator", "until"),
 )
 """What can be asked of a text, but not of a picture."""
 OF_LOADING = ("device", "dtype", "batch_bytes", "allow_pickle")
@@ -50,7 +50,7 @@ def command(arguments: argparse.Namespace) -> int:
     }
     if pipeline:
         options["engine_options"] = {name: getattr(arguments, name) for name in OF_LOADING}
-    target = replace(Target(), **target_changes(arguments))
+    target = Target().changed(**target_changes(arguments))
     run: Path = run_file(arguments)
     check_places(arguments.report, run)
     with progress_display(sys.stderr, currency="evaluation") as display:

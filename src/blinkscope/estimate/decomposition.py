@@ -24,6 +24,7 @@ from blinkscope.estimate.counts import count, kept_labels
 from blinkscope.estimate.lookahead import expected_spread, pooled_counts
 from blinkscope.estimate.off_path import OffPathLaws, off_path_laws
 from blinkscope.estimate.recursion import Recursion
+from blinkscope.estimate.seeking import Sought, Undecided
 from blinkscope.estimate.smoother import joint_draws
 from blinkscope.estimate.source import Draw, Order, Stratum
 from blinkscope.estimate.trace import Estimator
@@ -35,6 +36,7 @@ SPARSE_PILOT = 16  # least draws of the pooled estimator's first round that are 
 FIRST_LEFT = 8  # and those that are placed where a fresh generation would leave it first
 SMALLEST_ROUND = 32  # draws, so that an engine's batch stays full
 GROWTH = 0.25  # largest cost of a later round, as a share of everything spent before it
+SEEKING_FIRST_LEFT, SEEKING_ROUND, SEEKING_GROWTH = 4, 8, 0.12  # the same where windows alone are sought
 AIM = 0.99  # a round aims a little below a round error, so that it seldom takes another one to get there
 DRAWS = 300  # joint draws about the unbiased mean
 WIDER = 1.2  # draws deviate by this factor more: a run ends where its variance happens to look small
@@ -50,6 +52,7 @@ class Decomposition:
 
     strata: the positions to draw at; key is the position.
     limit: most labels kept apart. seed, generation: key of the streams.
+    sought: the windows to look for, with the pooled estimator; None to look for the whole curve.
     """
 
     recursion: Recursion
@@ -59,6 +62,7 @@ class Decomposition:
     seed: int
     estimator: Estimator = "unbiased"
     generation: int = 0
+    sought: Sought | None = None
     _last: dict[tuple[tuple[str, ...], bytes], Float[np.ndarray, "draws rows labels"]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -70,7 +74,7 @@ class Decomposition:
         if round_ == 0:
             weight = self.recursion.sensitivity(np.ones((self.recursion.steps + 1, 1)))[:, 0]
             ranked = sorted(self.strata, key=lambda stratum: -weight[stratum.key])
-            counts = pilot(self.recursion, self.strata, self.estimator)
+            counts = self._pilot()
             orders = [
                 Order(stratum.key, half, 0, int(counts[stratum.key, half])) for half in (0, 1) for stratum in ranked
             ]
@@ -78,7 +82,11 @@ class Decomposition:
         labels, counts = self._counts(draws)
         cost = self._cost()
         spent = float((counts.sum(axis=(1, 2)) * cost).sum())
-        smallest = SMALLEST_ROUND * float(np.mean([s.cost for s in self.strata]))
+        each = float(np.mean([s.cost for s in self.strata]))
+        if self.sought is not None:
+            budget = max(SEEKING_ROUND * each, SEEKING_GROWTH * spent)
+            return self._lookahead(counts, labels, cost, budget, self._undecided(draws, self.sought).rows)
+        smallest = SMALLEST_ROUND * each
         if self.estimator == "pooled":
             return self._lookahead(counts, labels, cost, max(smallest, GROWTH * spent))
         error = self.reached(draws)
@@ -100,11 +108,15 @@ class Decomposition:
         labels: tuple[str, ...],
         cost: Float[np.ndarray, " steps"],
         budget: float,
+        between: tuple[int, int] | None = None,
     ) -> list[Order]:
-        """What lowers the pooled curve's largest variance most. Without a claim to unbiasedness, one half is enough."""
+        """What lowers the largest variance of the pooled curve, or of the change ``between`` two rows, most.
+
+        Without a claim to unbiasedness, one half is enough.
+        """
         have = counts.sum(axis=2)
         room = np.maximum(np.stack([self._room(half) for half in (0, 1)], axis=1) - have, 0)
-        numbers = pooled_counts(self.recursion, self._joint(counts, labels), cost, budget, room.sum(axis=1))
+        numbers = pooled_counts(self.recursion, self._joint(counts, labels), cost, budget, room.sum(axis=1), between)
         orders = []
         for position in np.flatnonzero(numbers):
             total = int(numbers[position])
@@ -115,14 +127,26 @@ class Decomposition:
         return sorted(orders, key=lambda order: (-order.count, order.stratum, order.half))
 
     def reached(self, draws: Sequence[Draw]) -> float:
-        """The largest standard deviation of the curve."""
+        """The largest standard deviation of the curve; the probability that is left undecided of windows sought."""
+        if self.sought is not None:
+            return self._undecided(draws, self.sought).probability
         if self.estimator == "pooled":
             return float(self.estimate(draws).sd.max())
         labels, counts = self._counts(draws)
         return float(self._deviation(self._laws(counts.sum(axis=1), labels), counts).max())
 
-    def foreseen(self, draws: Sequence[Draw], error: float) -> float:
-        """Generated tokens that a run to this error is expected to cost in all, judged by its draws so far."""
+    def _undecided(self, draws: Sequence[Draw], sought: Sought) -> Undecided:
+        """What is undecided about the windows, judged by joint draws as they are: like the variance of an error."""
+        labels, counts = self._counts(draws)
+        return sought.undecided(self._joint(counts, labels), self.estimate(draws), self.final_label)
+
+    def foreseen(self, draws: Sequence[Draw], error: float) -> float | None:
+        """Generated tokens that a run to this error is expected to cost in all, judged by its draws so far.
+
+        None where windows are sought.
+        """
+        if self.sought is not None:
+            return None
         labels, counts = self._counts(draws)
         if self.estimator == "pooled":
             spread = expected_spread(self.recursion, self._joint(counts, labels))
@@ -190,11 +214,14 @@ class Decomposition:
         return np.asarray([label == self.final_label for label in labels], dtype=float)
 
     def _counts(self, draws: Sequence[Draw]) -> tuple[tuple[str, ...], Int[np.ndarray, "steps halves labels"]]:
-        pilot_size = int(pilot(self.recursion, self.strata, self.estimator).sum())
+        pilot_size = int(self._pilot().sum())
         labels = kept_labels(self.final_label, draws[:pilot_size], draws[pilot_size:], self.limit)
         if len(labels) == 1:
             labels = (*labels, OTHER)  # where one outcome alone was seen, there may be another one all the same
         return labels, count(draws, labels, range(self.recursion.steps))
+
+    def _pilot(self) -> Int[np.ndarray, "steps halves"]:
+        return pilot(self.recursion, self.strata, self.estimator, seeking=self.sought is not None)
 
     def _cost(self) -> Float[np.ndarray, " steps"]:
         cost = np.ones(self.recursion.steps)
@@ -221,7 +248,9 @@ def as_laws(draws: Float[np.ndarray, "draws rows labels"]) -> Float[np.ndarray, 
     return np.asarray(draws / draws.sum(axis=2, keepdims=True))
 
 
-def pilot(recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator) -> Int[np.ndarray, "steps halves"]:
+def pilot(
+    recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator, *, seeking: bool = False
+) -> Int[np.ndarray, "steps halves"]:
     """Draws of the first round.
 
     Unbiased: the same everywhere, and at least ``SMALLEST_ROUND``, so that a run does not end because two or four draws
@@ -229,7 +258,8 @@ def pilot(recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator)
     generation is expected to leave the path, at most one at a position but at least ``SPARSE_PILOT`` altogether.
     Between positions that seldom fork the row hardly changes, and data are shared. ``FIRST_LEFT`` more stand where a
     fresh generation would leave the path first: only these tell whether anything is open at the beginning, and a run
-    must not end because two or three of them agree and all that follows is settled.
+    must not end because two or three of them agree and all that follows is settled. Where windows alone are sought, the
+    least of these is enough: what was not looked at stays undecided.
     """
     counts = np.zeros((recursion.steps, 2), dtype=np.int64)
     if not strata:
@@ -240,9 +270,10 @@ def pilot(recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator)
         wanted = np.full((len(strata), 2), max(PILOT, math.ceil(SMALLEST_ROUND / (2 * len(strata)))))
     else:
         expected = -np.log(np.maximum(recursion.p[keys], np.exp(-1)))
-        expected *= max(1.0, SPARSE_PILOT / float(expected.sum()))
+        sparse = SPARSE_PILOT / float(expected.sum())
+        expected *= sparse if seeking else max(1.0, sparse)
         first = (np.cumprod(np.append(1.0, recursion.p))[:-1] * recursion.off_path)[keys]
-        expected += FIRST_LEFT * first / max(float(first.sum()), TINY)
+        expected += (SEEKING_FIRST_LEFT if seeking else FIRST_LEFT) * first / max(float(first.sum()), TINY)
         each = np.diff(np.floor(np.cumsum(expected) + 0.5), prepend=0)
         wanted = np.stack([np.ceil(each / 2), np.floor(each / 2)], axis=1)
     counts[keys] = np.minimum(wanted, room)

@@ -6,9 +6,10 @@ label drawn at s, of law gamma_s, lowers the variance of an entry pi_t(theta) by
 
     sum_j Cov(pi_t(theta), gamma_s(j))^2 / E gamma_s(j)
 
-The budget is spent in portions. Each goes to the position that lowers the largest variance of the curve most for its
-cost, and the joint draws are then narrowed as by a Kalman filter (its ensemble square-root form: Whitaker and Hamill,
-"Ensemble data assimilation without perturbed observations", 2002), so that the next portion sees what it left.
+The budget is spent in portions. Each goes to the position that lowers the largest variance of what is sought most for
+its cost, be that the rows of the curve or the difference between two of them. The joint draws are then narrowed as by a
+Kalman filter (its ensemble square-root form: Whitaker and Hamill, "Ensemble data assimilation without perturbed
+observations", 2002), so that the next portion sees what it left.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ def pooled_counts(
     cost: Float[np.ndarray, " steps"],
     budget: float,
     room: Float[np.ndarray, " steps"],
+    between: tuple[int, int] | None = None,
 ) -> Int[np.ndarray, " steps"]:
-    """How many more labels to draw at each position when about ``budget`` is spent; ``room`` at most."""
+    """How many more labels to draw at each position when about ``budget`` is spent; ``room`` at most.
+
+    between: two rows whose difference is sought; all rows of the curve where None.
+    """
     open_ = np.flatnonzero((recursion.off_path > 0) & (room > 0))
     numbers = np.zeros(recursion.steps, dtype=np.int64)
     if not len(open_):
@@ -44,8 +49,12 @@ def pooled_counts(
     share = (draws[:, open_] - p * draws[:, open_ + 1]).mean(axis=0) / q
     seen = share > SEEN
     share = np.maximum(share, SEEN)
-    state = np.concatenate([before, gamma], axis=1).reshape(size, -1)
-    entries = len(open_) * labels
+    sought = before
+    if between is not None:
+        change = draws[:, between[1]] - draws[:, between[0]]
+        sought = (change - change.mean(axis=0))[:, None]
+    state = np.concatenate([sought, gamma], axis=1).reshape(size, -1)
+    entries = sought.shape[1] * labels
     left = budget
     for portion in range(PORTIONS, 0, -1):
         variance = (state[:, :entries] ** 2).mean(axis=0)

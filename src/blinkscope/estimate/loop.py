@@ -7,12 +7,13 @@ Methods read whole rounds only, so a run that was killed and started again goes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from blinkscope.estimate.source import Draw, Order, Source, Stratum
-from blinkscope.estimate.trace import Status, Target
+from blinkscope.estimate.trace import Aim, Status, Target
 from blinkscope.posterior import Posterior
 
 
@@ -34,7 +35,10 @@ class Method(Protocol):
         ...
 
     def reached(self, draws: Sequence[Draw]) -> float | None:
-        """The curve's largest standard deviation, at which the loop stops; None where a method stops by itself."""
+        """What must come down to what is asked for; None where a method stops by itself.
+
+        The curve's largest standard deviation, or the probability that is left undecided of its windows.
+        """
         ...
 
 
@@ -42,14 +46,14 @@ class Method(Protocol):
 class Foreseeing(Protocol):
     """A method that can tell, after its first round, what the whole run will cost."""
 
-    def foreseen(self, draws: Sequence[Draw], error: float) -> float:
-        """Expected cost of a run to this error, these draws included; budgets left aside."""
+    def foreseen(self, draws: Sequence[Draw], error: float) -> float | None:
+        """Expected cost of a run to this error, these draws included, budgets left aside; None if it cannot tell."""
         ...
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the loop is. ``error`` is NaN before the first round is complete; ``foreseen`` as in ``Outcome``."""
+    """Where the loop is. ``error`` and ``foreseen`` are those of ``Outcome``."""
 
     round: int
     continuations: int
@@ -57,12 +61,14 @@ class Progress:
     error: float
     asked: float
     foreseen: float | None = None
+    until: Aim = "error"
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """All draws that count, in the order of their rounds, the curve, and why the loop stopped.
 
+    error: what the method's ``reached`` came down to; NaN before the first round is complete, or if it stops by itself.
     ran_out: whether the strata do not hold the draws that the target asks for.
     foreseen: what the first round said that the run would cost; None where it was the last one, or cannot tell.
     """
@@ -70,6 +76,7 @@ class Outcome:
     draws: tuple[Draw, ...]
     posterior: Posterior
     status: Status
+    error: float = math.nan
     ran_out: bool = False
     foreseen: float | None = None
 
@@ -99,7 +106,8 @@ def run(
         # What the open round has so far counts too; a run that is taken up again completes the round.
         rounds.close()
         status = "interrupted"
-    return Outcome(tuple(rounds.draws), method.estimate(rounds.draws), status, rounds.ran_out, rounds.foreseen)
+    posterior = method.estimate(rounds.draws)
+    return Outcome(tuple(rounds.draws), posterior, status, rounds.error, rounds.ran_out, rounds.foreseen)
 
 
 class _Rounds:
@@ -123,7 +131,7 @@ class _Rounds:
         self.draws: list[Draw] = []
         self.open: dict[tuple[int, int], Draw] = {}
         self.tokens = 0.0
-        self.error = float("nan")
+        self.error = math.nan
         self.round = 0
         self.ran_out = False
         self.foreseen: float | None = None
@@ -151,7 +159,7 @@ class _Rounds:
                 self._report()
             cut = affordable != there or not affordable
             # A pilot that was cut says nothing of the places it left out, so its error is none.
-            if self.error <= self.target.error and not (cut and self.round == 0):
+            if self.error <= self.target.asked and not (cut and self.round == 0):
                 return "complete"
             if cut:
                 return "budget"
@@ -159,7 +167,7 @@ class _Rounds:
                 self.foreseen = self.method.foreseen(self.draws, self.target.error)
             self.round += 1
         # The method wants nothing more: it is through, or nothing is left that would help.
-        self.ran_out = self.ran_out or self.error > self.target.error
+        self.ran_out = self.ran_out or self.error > self.target.asked
         return "budget" if self.ran_out else "complete"
 
     def close(self) -> None:
@@ -174,7 +182,8 @@ class _Rounds:
 
     def _report(self) -> None:
         done = len(self.draws) + len(self.open)
-        self.watch(Progress(self.round, done, self.tokens, self.error, self.target.error, self.foreseen))
+        asked, until = self.target.asked, self.target.until
+        self.watch(Progress(self.round, done, self.tokens, self.error, asked, self.foreseen, until))
 
 
 def within_limits(orders: list[Order], strata: Mapping[int, Stratum]) -> list[Order]:

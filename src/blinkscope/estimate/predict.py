@@ -25,6 +25,9 @@ TYPICAL_SPREAD: Mapping[Estimator, float] = {"unbiased": 1 / 6, "pooled": 0.07}
 the pooled estimator, which needs fewer draws, the value was fitted to the cases of ``benchmarks/cost.py``."""
 USUAL_RANGE: Mapping[Estimator, tuple[float, float]] = {"unbiased": (1 / 3, 2.0), "pooled": (1 / 4, 3.0)}
 """Between which multiples of the predicted tokens eight runs in ten end, on the same cases at errors 0.1 and 0.05."""
+WINDOWS_OVER_FIRST_LOOK = 2.0
+WINDOWS_USUAL_RANGE = (1 / 2, 5.0)
+"""The same where windows are sought: what a run costs in median over its first look, and the range about that."""
 PLANNED_ERRORS = (0.1, 0.05, 0.02)
 EVERY_TOKEN, FORKING_FROM, FORKING_DRAWS, BISECTION_DRAWS = 100, 0.05, 30, 50
 
@@ -77,6 +80,17 @@ def predict(
     return Prediction(round(float(counts.sum())), round(tokens), (low, high))
 
 
+def predict_windows(recursion: Recursion, strata: Sequence[Stratum]) -> Prediction:
+    """Continuations and tokens until the windows are known.
+
+    How much there is to decide only draws can tell, so the first look stands for all that is known.
+    """
+    counts = pilot(recursion, strata, "pooled", seeking=True).sum(axis=1)
+    tokens = WINDOWS_OVER_FIRST_LOOK * sum(counts[stratum.key] * stratum.cost for stratum in strata)
+    low, high = (round(factor * tokens) for factor in WINDOWS_USUAL_RANGE)
+    return Prediction(round(WINDOWS_OVER_FIRST_LOOK * float(counts.sum())), round(tokens), (low, high))
+
+
 def bisection(steps: int, draws: int) -> Prediction:
     """``draws`` at the first row and at those that halve the way to the one token that decides."""
     halving = math.ceil(math.log2(max(steps, 2)))
@@ -107,6 +121,7 @@ def planned_costs(
         for estimator in TYPICAL_SPREAD
         for error in PLANNED_ERRORS
     ]
+    found.append(MethodCost("divergence, until windows are known", None, predict_windows(recursion, strata)))
     found += [
         MethodCost("resampling every token", error, free(every, math.ceil(TYPICAL_SPREAD["unbiased"] / error**2)))
         for error in PLANNED_ERRORS

@@ -6,6 +6,7 @@ the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from blinkscope.errors import UserError
 from blinkscope.estimate.decomposition import Decomposition
 from blinkscope.estimate.loop import Method, Outcome
-from blinkscope.estimate.predict import Prediction, bisection, predict
+from blinkscope.estimate.predict import Prediction, bisection, predict, predict_windows
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.source import JSON, Stratum
@@ -119,7 +120,8 @@ class PathRecord:
             return Grid(rows=rows, resamples=self.method.resamples, **shared)
         if self.method.name == "bisect":
             return Bisection(resamples=self.method.resamples, threshold=self.method.threshold, **shared)
-        return Decomposition(recursion=self.recursion, estimator=target.estimator, **shared)
+        sought = target.sought(len(self.steps))
+        return Decomposition(recursion=self.recursion, estimator=target.estimator, sought=sought, **shared)
 
     def prediction(self, target: Target) -> Prediction:
         """What a run to this target is expected to cost, budgets left aside; known before anything is drawn."""
@@ -139,6 +141,8 @@ class PathRecord:
 
     def _expected(self, target: Target) -> Prediction:
         """The same for draws that never end."""
+        if target.until == "windows":
+            return predict_windows(self.recursion, self.places)
         if self.method.name == "divergence":
             return predict(self.recursion, self.places, target.error, target.estimator)
         if self.method.name == "bisect":
@@ -183,6 +187,7 @@ class PathRecord:
             skipped=skipped,
             unrecorded_weight=unrecorded,
             truth=truth,
+            undecided=outcome.error if target.until == "windows" and not math.isnan(outcome.error) else None,
             notes=(*self.notes, RAN_OUT) if outcome.ran_out and self.limits is not None else self.notes,
         )
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from blinkscope.errors import UserError, expect
+from blinkscope.estimate.seeking import UNDECIDED_AT_MOST, Sought
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
 from blinkscope.processes import OU_TIME, log_snr
-from blinkscope.window import TokenWindow, rise_windows, token_windows
+from blinkscope.window import TokenWindow, default_max_width, rise_windows, token_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ SCHEMA = 1
 Status = Literal["complete", "budget", "interrupted"]
 Estimator = Literal["unbiased", "pooled"]
 ESTIMATORS: tuple[Estimator, ...] = ("unbiased", "pooled")
+Aim = Literal["error", "windows"]
+AIMS: tuple[Aim, ...] = ("error", "windows")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Target:
     """When to stop and what to call a window. May change between analyses of one run; nothing is drawn twice.
 
     error: stop when the largest posterior standard deviation over rows and labels is at most this.
+    until: stop at this ``error``, or, whatever the error, when the ``windows`` are known; the latter takes the pooled
+        estimator, see ``estimate/seeking.py``.
     continuations, generated_tokens: hard budgets; the first one reached stops.
     delta, max_width, level: see ``token_windows``.
     ends: of diffusion models, stop when the ends of the change are known to so many steps, whatever the error.
@@ -60,6 +65,7 @@ class Target:
     level: float = 0.95
     ends: float | None = None
     estimator: Estimator = "unbiased"
+    until: Aim = "error"
 
     def __post_init__(self) -> None:
         for name in ("error", "delta", "level"):
@@ -69,6 +75,10 @@ class Target:
             expect(name, getattr(self, name), (int, type(None)), "a whole number, or None")
         if self.estimator not in ESTIMATORS:
             raise UserError(f"there is no estimator {self.estimator!r}; choose one of {', '.join(ESTIMATORS)}.")
+        if self.until not in AIMS:
+            raise UserError(f"until is {self.until!r}; choose one of {', '.join(AIMS)}.")
+        if self.until == "windows" and self.estimator != "pooled":
+            raise UserError("windows are sought with the estimator pooled; name it or none, or draw until the error.")
         if not 0 < self.error < 1:
             raise UserError(f"error is {self.error}; it is a standard deviation of a probability, in (0, 1).")
         if not 0 < self.delta <= 1:
@@ -82,6 +92,25 @@ class Target:
         for name, budget in (("continuations", self.continuations), ("generated-tokens", self.generated_tokens)):
             if budget is not None and budget < 1:
                 raise UserError(f"{name} is {budget}; a budget is a positive whole number.")
+
+    def changed(self, **changes: Any) -> Target:
+        """The same with some fields changed; windows are sought with the pooled estimator where none is named."""
+        if changes.get("until") == "windows":
+            if "error" in changes:
+                raise UserError("a run until the windows are known looks at no error; give error or until, not both.")
+            changes = {"estimator": "pooled", **changes}
+        return replace(self, **changes)
+
+    def sought(self, steps: int) -> Sought | None:
+        """The windows that a run on a path of so many steps is to find; None where it goes by the error."""
+        if self.until != "windows":
+            return None
+        return Sought(self.delta, self.max_width or default_max_width(steps))
+
+    @property
+    def asked(self) -> float:
+        """What the method's ``reached`` must come down to."""
+        return UNDECIDED_AT_MOST if self.until == "windows" else self.error
 
 
 @dataclass(frozen=True)
@@ -148,6 +177,7 @@ class Trace:
     states: of diffusion models, the sample at each row, shape (rows, ...); the last is the sample itself.
     thumbnails: small pictures of ``states``, where these are no pictures themselves.
     ends: of the kind ``forward-reverse``, where the probability of the final label passes 1/4 and 3/4; else empty.
+    undecided: of a run until the windows are known, the probability that one was missed or is none; else None.
     """
 
     settings: Mapping[str, JSON]
@@ -170,6 +200,7 @@ class Trace:
     states: np.ndarray[Any, Any] | None = field(default=None, repr=False)
     thumbnails: tuple[Mapping[str, JSON], ...] | None = field(default=None, repr=False)
     ends: tuple[End, ...] = ()
+    undecided: float | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -270,6 +301,7 @@ class Trace:
             "status": self.status,
             **self.settings,
             "estimator": self.target.estimator,
+            "until": self.target.until,
             "generation": self._generation,
             "labels": list(self.labels),
             "final_label": self.final_label,
@@ -311,6 +343,7 @@ class Trace:
                 for fork in self.forks
             ],
             "error": self.error,
+            "undecided": self.undecided,
             "skipped_weight": self.skipped_weight,
             "unrecorded_weight": self.unrecorded_weight,
             "truth": None if self.truth is None else {"mean": self.truth.tolist()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def stored_generations(path: str | Path, item: str | None = None, **changes: Any
         items = items_of(run) or (Path(path).stem,)
         if item is not None and item not in items:
             raise UserError(f"{path} holds no item {item!r}; it holds {', '.join(map(repr, items[:8]))}.")
-        target = replace(target_of(run), **changes)
+        target = target_of(run).changed(**changes)
         found = False
         for number, name in enumerate(items):
             document = run.document(named("path", number))

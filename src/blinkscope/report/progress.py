@@ -129,7 +129,8 @@ def standing(progress: Progress | Whole, currency: str = "token") -> str:
             f"{progress.finished:,} of {counted(progress.items, 'item')}, {progress.at_work} at work by "
             f"{progress.workers}: {drawn}, {counted(round(progress.cost), currency)}"
         )
-    error = "" if math.isnan(progress.error) else f"error {progress.error:.3f}, "
+    measure = "undecided" if progress.until == "windows" else "error"
+    error = "" if math.isnan(progress.error) else f"{measure} {progress.error:.3f}, "
     aim = "" if math.isnan(progress.asked) else f", {error}asked {progress.asked:g}"
     cost = counted(round(progress.generated_tokens), currency)
     if progress.foreseen is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blinkscope.divergence import total_variation
+from blinkscope.estimate.seeking import UNDECIDED_AT_MOST
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Trace
 from blinkscope.plurals import counted
@@ -70,12 +71,17 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
 
 
 def settled(trace: Trace) -> bool:
-    """Whether the run went on until the error that was asked for, and positions left out cannot hide more than it."""
-    return trace.status == "complete" and trace.skipped_weight <= trace.target.error
+    """Whether the run went on until it knew what was asked for, and positions left out cannot hide more than that."""
+    return trace.status == "complete" and (pooled(trace) or trace.skipped_weight <= trace.target.error)
+
+
+def pooled(trace: Trace) -> bool:
+    """Whether positions without a draw are read from their neighbours."""
+    return trace.settings.get("method") == "divergence" and trace.target.estimator == "pooled"
 
 
 def _no_window(trace: Trace) -> str:
-    if trace.skipped_weight >= trace.target.delta:
+    if trace.skipped_weight >= trace.target.delta and not settled(trace):
         return (
             "Not enough was drawn to tell: no window was found, but positions left out may move the outcome by "
             f"{trace.skipped_weight:.2f}."
@@ -157,12 +163,28 @@ def error(trace: Trace) -> str:
     """How exact the curve is, and why the run stopped."""
     reached = trace.error
     left_out = f" Positions left out move it by at most {trace.skipped_weight:.2g}." if trace.skipped_weight else ""
+    if left_out and pooled(trace):
+        left_out = (
+            f" Positions without a draw are read from their neighbours (skipped weight {trace.skipped_weight:.2g})."
+        )
     unlisted = (
         f" Alternatives without a record by at most {trace.unrecorded_weight:.2g}." if trace.unrecorded_weight else ""
     )
-    asked = f", asked for {reached['asked']:g}" if trace.settings.get("method") not in ("grid", "bisect") else ""
-    largest = f"Largest error of the curve {reached['reached_max']:.3f}{asked}."
+    to_an_error = trace.target.until == "error" and trace.settings.get("method") not in ("grid", "bisect")
+    asked = f", asked for {reached['asked']:g}" if to_an_error else ""
+    largest = f"{windows_known(trace)}Largest error of the curve {reached['reached_max']:.3f}{asked}."
     return f"{largest}{stopped(trace)}{left_out}{unlisted}"
+
+
+def windows_known(trace: Trace) -> str:
+    """How sure it is that the windows listed are those that there are; empty where that was not asked for."""
+    sought = trace.target.sought(len(trace.steps))
+    if trace.undecided is None or sought is None:
+        return ""
+    return (
+        f"Windows are known but for a probability of {trace.undecided:.2f} (asked for {UNDECIDED_AT_MOST:g}) that a "
+        f"change of {sought.clear:g} is not listed, or that a listed one is less than {sought.least:g}. "
+    )
 
 
 def agreement(comparison: Mapping[str, JSON]) -> str:

@@ -274,7 +274,7 @@ def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> S
     study = find(str(run.spec.identity.get("study")))
     if study is None:
         return None
-    return result_of(study, run, Target(**{**asdict(target_of(run)), **changes}))
+    return result_of(study, run, target_of(run).changed(**changes))
 
 
 def _run_spec(study: Study, spec: Any, items: Sequence[StudyItem], model: ModelFacts) -> Spec:

@@ -7,7 +7,7 @@ the item is finished, so a study that goes on does not compute it again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def stored_survey(path: str | Path, **changes: Any) -> Survey | None:
     with Run.open(Path(path)) as run:
         if "study" not in run.spec.identity:
             return None
-        return survey_of(run, replace(target_of(run), **changes))
+        return survey_of(run, target_of(run).changed(**changes))
 
 
 def survey_of(run: Run, target: Target) -> Survey:
