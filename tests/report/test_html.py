@@ -21,7 +21,7 @@ from playwright.sync_api import Browser
 
 from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
-from blinkscope.estimate.trace import Step, Trace
+from blinkscope.estimate.trace import Step, Target, Trace
 from blinkscope.posterior import Posterior
 from blinkscope.report import html
 from blinkscope.report.html import data_block, finding, report_data, report_html, write_report
@@ -320,6 +320,20 @@ def test_it_opens_quietly_and_fits(
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= size[0]
         assert seen.page.locator("table.windows tbody tr").count() == len(trace.windows())
     assert seen.quiet, (seen.requests, seen.errors, seen.dialogs)
+
+
+@pytest.mark.browser
+def test_a_run_until_its_windows_are_known_says_how_sure_they_are(
+    browser: Browser, written: Callable[[Trace], Path]
+) -> None:
+    target = Target().changed(until="windows")
+    trace = dataclasses.replace(sample.realistic(), target=target, undecided=0.03)
+    with visit(browser, written(trace)) as seen:
+        said = " ".join(seen.page.inner_text("body").split())
+        assert "Windows undecided 0.03" in said
+        assert "known windows were asked for instead" in said
+        assert "until windows are known" in said
+    assert seen.quiet
 
 
 @pytest.mark.browser

@@ -113,6 +113,14 @@ def test_the_page_says_where_it_began_how_it_ended_and_what_it_cost():
     assert "smollm2 · choice · divergence, unbiased · temperature 0.6, top-p 0.9 · seed 0" in text
 
 
+def test_a_run_until_its_windows_are_known_says_how_sure_they_are():
+    trace = replace(realistic(), target=Target().changed(until="windows"), undecided=0.034)
+    text = words(printed(trace))
+    assert "Windows are known but for a probability of 0.03 (asked for 0.05) that a change of 0.6 is not" in text
+    assert "asked for 0.05." not in text
+    assert "Positions without a draw are read from their neighbours (skipped weight 0.0041)." in text
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 99, 100, 200])
 @pytest.mark.parametrize("trace", [realistic(), long(300, 300)], ids=["realistic", "long"])
 def test_no_line_is_wider_than_the_terminal_and_nothing_is_lost(trace, width):

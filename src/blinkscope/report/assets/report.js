@@ -280,7 +280,8 @@ const report = (() => {
 
   function settings() {
     const elsewhere = ["prompt", "system", "prefill"]; // these stand at the top
-    return Object.entries({ ...data.settings, estimator: data.estimator })
+    const until = data.until === "windows" ? "windows are known" : null;
+    return Object.entries({ ...data.settings, estimator: data.estimator, until })
       .filter(([name, value]) => !elsewhere.includes(name) && value !== null)
       .map(([name, value]) => [name.replaceAll("_", " "), inWords(value)]);
   }
