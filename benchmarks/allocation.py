@@ -27,7 +27,8 @@ import numpy as np
 
 from blinkscope.estimate import loop
 from blinkscope.estimate.allocation import cheapest_counts
-from blinkscope.estimate.decomposition import PILOT, inverse_counts
+from blinkscope.estimate.decomposition import inverse_counts
+from blinkscope.estimate.pilot import PILOT
 from blinkscope.estimate.trace import Target
 from cases import Case, replay_cases, toy_cases
 
@@ -41,7 +42,8 @@ def compare(case: Case, error: float, seed: int) -> dict[str, Any] | None:
     best = cheapest_counts(case.recursion, spread, cost, error)
     if best.cost < 1:  # token
         return None
-    outcome = loop.run(case.off_path_source(seed), case.divergence(seed, "unbiased"), Target(error=error))
+    target = Target(error=error)
+    outcome = loop.run(case.off_path_source(seed), case.divergence(seed, target), target)
     drawn = np.zeros((case.recursion.steps, 2))
     for draw in outcome.draws:
         drawn[draw.stratum, draw.replicate % 2] += 1

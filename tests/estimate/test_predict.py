@@ -7,8 +7,9 @@ import statistics
 import numpy as np
 import pytest
 
-from blinkscope.estimate.decomposition import FORESEEN, SMALLEST_ROUND, Decomposition
+from blinkscope.estimate.decomposition import FORESEEN, Decomposition
 from blinkscope.estimate.loop import run
+from blinkscope.estimate.pilot import SMALLEST_ROUND
 from blinkscope.estimate.predict import TYPICAL_SPREAD, planned_costs, predict
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import Draw, Stratum

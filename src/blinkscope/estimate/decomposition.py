@@ -23,6 +23,7 @@ from blinkscope.estimate.allocation import best_counts, counts_for, whole
 from blinkscope.estimate.counts import count, kept_labels
 from blinkscope.estimate.lookahead import expected_spread, pooled_counts
 from blinkscope.estimate.off_path import OffPathLaws, off_path_laws
+from blinkscope.estimate.pilot import SMALLEST_ROUND, pilot
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.seeking import Sought, Undecided
 from blinkscope.estimate.smoother import joint_draws
@@ -31,19 +32,14 @@ from blinkscope.estimate.trace import Estimator
 from blinkscope.feature import OTHER
 from blinkscope.posterior import Posterior
 
-PILOT = 1  # draws of each half of each open position in the unbiased first round
-SPARSE_PILOT = 16  # least draws of the pooled estimator's first round that are spread along the path
-FIRST_LEFT = 8  # and those that are placed where a fresh generation would leave it first
-SMALLEST_ROUND = 32  # draws, so that an engine's batch stays full
 GROWTH = 0.25  # largest cost of a later round, as a share of everything spent before it
-SEEKING_FIRST_LEFT, SEEKING_ROUND, SEEKING_GROWTH = 4, 8, 0.12  # the same where windows alone are sought
+SEEKING_ROUND, SEEKING_GROWTH = 8, 0.12  # smallest and largest rounds where windows alone are sought
 AIM = 0.99  # a round aims a little below a round error, so that it seldom takes another one to get there
 DRAWS = 300  # joint draws about the unbiased mean
 WIDER = 1.2  # draws deviate by this factor more: a run ends where its variance happens to look small
 FORESEEN: Mapping[Estimator, float] = {"unbiased": 1.4, "pooled": 0.5}
 """What a run spends over the best allocation to independent positions of the variances that its first look suggests:
 more where it has to find them out, less where data are shared. Measured on the cases of ``benchmarks/cost.py``."""
-TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +62,7 @@ class Decomposition:
     _last: dict[tuple[tuple[str, ...], bytes], Float[np.ndarray, "draws rows labels"]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _doubts: dict[tuple[tuple[str, ...], bytes], Undecided] = field(default_factory=dict, init=False, repr=False)
 
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         """A pilot, then rounds that lower the curve's largest variance most for their cost."""
@@ -136,9 +133,17 @@ class Decomposition:
         return float(self._deviation(self._laws(counts.sum(axis=1), labels), counts).max())
 
     def _undecided(self, draws: Sequence[Draw], sought: Sought) -> Undecided:
-        """What is undecided about the windows, judged by joint draws as they are: like the variance of an error."""
+        """What is undecided about the windows, judged by joint draws as they are: like the variance of an error.
+
+        Kept as ``_joint`` is: a round starts from what the last ended with.
+        """
         labels, counts = self._counts(draws)
-        return sought.undecided(self._joint(counts, labels), self.estimate(draws), self.final_label)
+        key = (labels, counts.tobytes())
+        if key not in self._doubts:
+            found = sought.undecided(self._joint(counts, labels), self.estimate(draws), self.final_label)
+            self._doubts.clear()
+            self._doubts[key] = found
+        return self._doubts[key]
 
     def foreseen(self, draws: Sequence[Draw], error: float) -> float | None:
         """Generated tokens that a run to this error is expected to cost in all, judged by its draws so far.
@@ -246,38 +251,6 @@ def as_laws(draws: Float[np.ndarray, "draws rows labels"]) -> Float[np.ndarray, 
     """Draws that were moved, cut at 0 and made laws again."""
     draws = np.maximum(draws, 0.0)
     return np.asarray(draws / draws.sum(axis=2, keepdims=True))
-
-
-def pilot(
-    recursion: Recursion, strata: Sequence[Stratum], estimator: Estimator, *, seeking: bool = False
-) -> Int[np.ndarray, "steps halves"]:
-    """Draws of the first round.
-
-    Unbiased: the same everywhere, and at least ``SMALLEST_ROUND``, so that a run does not end because two or four draws
-    happened to agree: that would bias the mean, whatever the later rounds do. Pooled: one for each time that a
-    generation is expected to leave the path, at most one at a position but at least ``SPARSE_PILOT`` altogether.
-    Between positions that seldom fork the row hardly changes, and data are shared. ``FIRST_LEFT`` more stand where a
-    fresh generation would leave the path first: only these tell whether anything is open at the beginning, and a run
-    must not end because two or three of them agree and all that follows is settled. Where windows alone are sought, the
-    least of these is enough: what was not looked at stays undecided.
-    """
-    counts = np.zeros((recursion.steps, 2), dtype=np.int64)
-    if not strata:
-        return counts
-    keys = [stratum.key for stratum in strata]
-    room = np.asarray([[stratum.room(half) for half in (0, 1)] for stratum in strata])
-    if estimator == "unbiased":
-        wanted = np.full((len(strata), 2), max(PILOT, math.ceil(SMALLEST_ROUND / (2 * len(strata)))))
-    else:
-        expected = -np.log(np.maximum(recursion.p[keys], np.exp(-1)))
-        sparse = SPARSE_PILOT / float(expected.sum())
-        expected *= sparse if seeking else max(1.0, sparse)
-        first = (np.cumprod(np.append(1.0, recursion.p))[:-1] * recursion.off_path)[keys]
-        expected += (SEEKING_FIRST_LEFT if seeking else FIRST_LEFT) * first / max(float(first.sum()), TINY)
-        each = np.diff(np.floor(np.cumsum(expected) + 0.5), prepend=0)
-        wanted = np.stack([np.ceil(each / 2), np.floor(each / 2)], axis=1)
-    counts[keys] = np.minimum(wanted, room)
-    return counts
 
 
 def round_error_below(error: float) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blinkscope.estimate.allocation import counts_for
-from blinkscope.estimate.decomposition import pilot
+from blinkscope.estimate.pilot import pilot
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.resampling import fraction_rows
 from blinkscope.estimate.source import Stratum
