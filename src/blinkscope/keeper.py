@@ -139,7 +139,8 @@ class Keeper:
         )
         self.settle()
         seconds, model_seconds = self.spent
-        return record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+        trace = record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
+        return _with_unread(trace, len({*self.known, *((draw.stratum, draw.replicate) for draw in trace.draws)}))
 
     def settle(self) -> None:
         """Everything of this generation is on disk, the time it took too."""
@@ -180,10 +181,15 @@ def read_again(run: Run, generation: int, record: Record, target: Target) -> Tra
     outcome = loop.run(None, record.method_of_loop(target), target, known=known)
     seconds, model_seconds = run.spent(generation)
     trace = record.trace(outcome, target, seconds=seconds, model_seconds=model_seconds)
-    if len(trace.draws) == len(known):
+    return _with_unread(trace, len(known))
+
+
+def _with_unread(trace: Trace, stored: int) -> Trace:
+    """The result with a note where there are more draws than a run with its target would have ordered."""
+    if len(trace.draws) == stored:
         return trace
     unread = (
-        f"{len(trace.draws):,} of the {len(known):,} stored draws are read: those that a run with this target and "
+        f"{len(trace.draws):,} of the {stored:,} stored draws are read: those that a run with this target and "
         "estimator would have ordered."
     )
     return replace(trace, notes=(*trace.notes, unread))

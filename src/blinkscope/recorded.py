@@ -80,6 +80,7 @@ def locate_recorded(
     reading, target = split_options(target, options)
     name, chosen = name_of(model), select(read_recorded(file_of(model)), item)
     record = reading.record(chosen, name)  # before a file is begun for what cannot be read
+    record.method_of_loop(target)  # or for what has no such target
     with keeping(run, spec_of(name, [chosen], reading, target)) as keeper:
         trace = analyse(chosen, keeper.record or record, target, keeper, announce=announce, watch=watch)
         keeper.finish(trace.status)

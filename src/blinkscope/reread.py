@@ -40,7 +40,7 @@ def stored_generation(run: Run, generation: int, target: Target) -> Trace:
     if document is None:
         raise not_scored(run, "does not hold this generation yet: its run was stopped before it was scored.")
     record = PathRecord.from_json(document)
-    trace = read_again(run, generation, record, target)
+    trace = _read(run, generation, record, target)
     recording = run.document(named("item", generation))
     if recording is None:
         return trace
@@ -48,6 +48,16 @@ def stored_generation(run: Run, generation: int, target: Target) -> Trace:
     from blinkscope.replay_formats import item_from_json
 
     return replace(trace, comparison=comparison_of(item_from_json(recording), record.labels))
+
+
+def _read(run: Run, generation: int, record: PathRecord, target: Target) -> Trace:
+    """The result of the stored draws. Draws for windows were placed for those of the run, whatever is read now."""
+    own = target_of(run)
+    if target.until == "error" or own.until == "error":
+        return read_again(run, generation, record, target)
+    drawn = replace(target, delta=own.delta, max_width=own.max_width)
+    trace = read_again(run, generation, record, drawn)
+    return trace if drawn == target else replace(trace, target=target, undecided=None)
 
 
 def not_scored(run: Run, why: str) -> UserError:

@@ -159,5 +159,7 @@ def test_ends_that_make_no_sense_are_refused(options: dict[str, object], message
     model = GaussianDiffusion(WORLD.denoise, cosine_times(8), (1,))
     with pytest.raises(UserError, match=message):
         locate_sample(model, nearest, target=Target(ends=1.0), **options)
+    with pytest.raises(UserError, match="until is of texts"):
+        locate_sample(model, nearest, target=Target().changed(until="windows"))
     with pytest.raises(UserError, match="ends is -1; it is a standard deviation in steps"):
         Target(ends=-1)

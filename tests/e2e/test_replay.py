@@ -159,6 +159,16 @@ def test_an_item_that_cannot_be_read_is_counted_and_the_others_go_on(folder: Pat
     assert (none.returncode, none.stderr.splitlines()[-1]) == (1, "run file: none.db")
 
 
+def test_a_study_until_windows_are_known_counts_those_that_are(folder: Path) -> None:
+    asked = ("study", "replay", "--model", "replay:rollouts.jsonl", "--until", "windows", "-o", "run.db")
+    study = result(*asked, cwd=folder)
+    assert [item["status"] for item in study["items"]] == ["complete", "complete", "failed"]
+    assert study["summary"]["windows_known"] == 2
+    assert "until is of the method divergence" in study["summary"]["failures"]["direct"]
+    assert "of 2 the windows are known" in blinkscope("show", "run.db", cwd=folder).stdout
+    assert same(result("show", "run.db", cwd=folder), study)
+
+
 def test_other_formats_are_told_apart_by_their_fields(folder: Path) -> None:
     sentences = result("locate", "--model", "replay:sentences.jsonl", "-o", "a.db", cwd=folder)
     assert (sentences["method"], sentences["status"], sentences["final_label"]) == ("grid", "complete", "yes")
@@ -192,6 +202,7 @@ REFUSED = [
     ((*UMBRELLA, "--method", "guess"), "no method 'guess'"),
     ((*UMBRELLA, "--method", "grid", "--error", "0.1"), "error is of the method divergence"),
     ((*UMBRELLA, "--method", "grid", "--max-width", "2"), "max-width is of the methods divergence and bisect"),
+    ((*UMBRELLA, "--item", "direct", "--until", "windows"), "until is of the method divergence, and this is grid"),
     ((*UMBRELLA, "--labels", "1"), "labels is 1"),
     (("locate", "--model", "replay:"), "recorded rollouts are named by replay:FILE"),
     (("study", "replay", "--model", "toy:fork", "-o", "run.db"), "the model is 'toy:fork'"),

@@ -249,21 +249,26 @@ def test_a_run_until_its_windows_are_known_says_how_sure_they_are_and_can_be_top
     maze = ("locate", "Where to?", "--model", "toy:maze?seed=0&length=80&labels=2", "-o", "run.db")
     found = result(*maze, "--until", "windows", cwd=tmp_path)
     assert (found["status"], found["until"], found["estimator"]) == ("complete", "windows", "pooled")
-    assert found["undecided"] <= 0.05
-    assert found["error"]["reached_max"] > 0.05
+    undecided = found["undecided"]
+    assert undecided["probability"] <= undecided["asked"] == 0.1
+    assert (undecided["clear"], undecided["least"]) == (0.6, 0.4)
+    assert found["error"]["asked"] is None
     assert [(w["start"], w["end"]) for w in found["windows"]] == [(68, 69)]  # as the exact curve has it
     planned = result(*maze[:-2], "--plan", cwd=tmp_path)["costs"]
     (expected,) = (cost for cost in planned if "until windows" in cost["method"])
     assert found["cost"]["predicted_tokens"] == expected["generated_tokens"]
     shown = blinkscope("show", "run.db", cwd=tmp_path).stdout
-    assert f"but for a probability of {found['undecided']:.2f} (asked for 0.05) that a change of 0.6" in " ".join(
-        shown.split()
-    )
+    assert f"has probability {undecided['probability']:.2f}, asked for 0.1" in " ".join(shown.split())
     again = result("show", "run.db", cwd=tmp_path)
     assert {**again, "timing": None} == {**found, "timing": None}
+    smaller = result("show", "run.db", "--delta", "0.3", cwd=tmp_path)
+    assert (smaller["cost"], smaller["curve"], smaller["undecided"]) == (found["cost"], found["curve"], None)
+    assert result("show", "run.db", "--error", "0.3", cwd=tmp_path)["until"] == "error"
     fine = result(*maze, "--error", "0.08", "--estimator", "pooled", cwd=tmp_path)
     assert (fine["until"], fine["undecided"]) == ("error", None)
     assert fine["error"]["reached_max"] <= 0.08
+    assert any("stored draws are read" in note for note in fine["notes"])
+    assert result("show", "run.db", cwd=tmp_path)["notes"] == fine["notes"]
 
 
 def test_a_greedy_sampler_cannot_fork(tmp_path: Path) -> None:

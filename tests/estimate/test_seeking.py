@@ -32,7 +32,7 @@ def jumping(share: float, jump: float, *, at: int = 3, rows: int = 8, size: int 
 
 def undecided(draws: np.ndarray, delta: float = 0.5, max_width: int = 3) -> Undecided:
     posterior = Posterior(np.arange(draws.shape[1]), ("a", "b"), draws.mean(axis=0), draws)
-    return Sought(delta, max_width).undecided(draws, posterior, "a")
+    return Sought(delta, max_width).undecided(posterior)
 
 
 def test_a_window_that_is_not_listed_is_missed_as_often_as_draws_have_it() -> None:
@@ -55,11 +55,15 @@ def test_a_change_within_the_slack_is_no_missed_window_and_one_beyond_it_is() ->
     assert undecided(jumping(0.3, 0.96), delta=0.9).probability == pytest.approx(0.3)  # half of the way to 1
 
 
-def test_the_likelier_of_two_doubts_is_looked_at_and_misses_add_up() -> None:
-    first, second = jumping(0.2, 0.7, at=1), jumping(0.3, 0.7, at=6)
-    draws = np.concatenate([first[:50], second[:50]])
-    draws[:20], draws[20:50], draws[50:80] = first[0], first[-1], second[0]
+def test_the_likelier_of_two_doubts_is_looked_at_and_doubts_add_up() -> None:
+    draws = jumping(0.0, 0.0)
+    draws[:20], draws[20:50] = jumping(1.0, 0.7, at=1)[:20], jumping(1.0, 0.7, at=6)[:30]
     assert undecided(draws) == Undecided(pytest.approx(0.5), (6, 7))
+    # A listed window that 20 draws lack, and one elsewhere that 15 others have.
+    draws = jumping(1.0, 0.7, at=1)
+    draws[:20] = 0.5
+    draws[20:35, 7] = 1 - draws[20:35, 7]
+    assert undecided(draws) == Undecided(pytest.approx(0.35), (1, 2))
 
 
 def test_a_window_wider_than_asked_for_is_none() -> None:

@@ -330,8 +330,8 @@ def test_a_run_until_its_windows_are_known_says_how_sure_they_are(
     trace = dataclasses.replace(sample.realistic(), target=target, undecided=0.03)
     with visit(browser, written(trace)) as seen:
         said = " ".join(seen.page.inner_text("body").split())
-        assert "Windows undecided 0.03" in said
-        assert "known windows were asked for instead" in said
+        assert "Windows undecided 0.03 The probability that a change of 0.6 is not listed" in said
+        assert "less than 0.4; asked for 0.1." in said
         assert "until windows are known" in said
     assert seen.quiet
 

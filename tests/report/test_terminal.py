@@ -116,7 +116,7 @@ def test_the_page_says_where_it_began_how_it_ended_and_what_it_cost():
 def test_a_run_until_its_windows_are_known_says_how_sure_they_are():
     trace = replace(realistic(), target=Target().changed(until="windows"), undecided=0.034)
     text = words(printed(trace))
-    assert "Windows are known but for a probability of 0.03 (asked for 0.05) that a change of 0.6 is not" in text
+    assert "That a change of 0.6 is not listed, or that a listed one is less than 0.4, has probability 0.03" in text
     assert "asked for 0.05." not in text
     assert "Positions without a draw are read from their neighbours (skipped weight 0.0041)." in text
 

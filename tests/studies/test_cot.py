@@ -184,6 +184,9 @@ def test_what_makes_no_sense_is_refused() -> None:
         (("cot", "--method", "grid", "--error", "0.2"), "error is of the method divergence"),
         (("cot", "--method", "grid", "--max-width", "4"), "max-width is of the methods divergence and bisect"),
         (("temperature", "--method", "bisect", "--estimator", "pooled"), "estimator is of the method divergence"),
+        (("majority", "--method", "grid", "--until", "windows"), "until is of the method divergence"),
+        (("repeat", "--until", "windows"), "--until"),
+        (("repeat", "--spec", "until.toml"), "looks into no single generation"),
         (("cot", "--resamples", "5"), "--resamples is of the methods grid and bisect"),
         (("cot", "--method", "bisect", "--fractions", "0.5"), "--fractions is of the method grid"),
         (("majority", "--direct"), "--direct"),
@@ -196,6 +199,7 @@ def test_what_would_be_ignored_or_fail_at_every_item_is_refused_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("direct.toml").write_text("direct = true\n")
+    Path("until.toml").write_text('[target]\nuntil = "windows"\nestimator = "pooled"\n')
     try:
         status = main(["study", *arguments, "--model", FORK, "-o", "run.db"])
     except SystemExit as stopped:  # no such option

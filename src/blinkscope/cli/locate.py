@@ -139,7 +139,7 @@ def _announce(plan: Plan) -> None:
     )
     if expected.usual is not None:
         low, high = (int(float(f"{tokens:.2g}")) for tokens in expected.usual)  # a guess is no better
-        about += f" (eight runs in ten: {low:,} to {high:,}; the first look tells more)"
+        about += f" (eight runs in ten: {low:,} to {high:,})"
     print(f"{_places(plan)}; {about}{already}", file=sys.stderr)
     if each is not None:
         time = duration(expected.generated_tokens * each)
@@ -165,7 +165,7 @@ def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
         return 0
     print(f"{_places(planned)}; nothing was drawn\n")
     width = max(len(cost.method) for cost in planned.costs)
-    time = f"{'at most':>12}" if each is not None else ""
+    time = f"{'one by one':>12}" if each is not None else ""
     print(f"{'method':<{width}}  {'error':>5}{'continuations':>15}{'tokens':>13}{time}")
     for cost in planned.costs:
         error = "" if cost.error is None else f"{cost.error:g}"

@@ -194,7 +194,7 @@ def _structured(studies: Any) -> None:
 
 
 def _cot(studies: Any, name: str, what: str) -> None:
-    asked = _study_of_model(studies, name, what)
+    asked = _study_of_model(studies, name, what, paths=True)
     asked.add_argument(
         "--data",
         action="append",
@@ -218,8 +218,11 @@ def _cot(studies: Any, name: str, what: str) -> None:
         asked.add_argument("--temperatures", metavar="T,T,...", help="0.1,0.4,0.7,1 by default")
 
 
-def _study_of_model(studies: Any, name: str, what: str, texts: bool = True) -> Any:
-    """A study that draws from a model, with the options that all of these have; ``texts``: from a language model."""
+def _study_of_model(studies: Any, name: str, what: str, *, texts: bool = True, paths: bool = False) -> Any:
+    """A study that draws from a model, with the options that all of these have.
+
+    texts: from a language model. paths: looking into single generations.
+    """
     p = studies.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     asked = p.add_argument_group("what is asked (the study's own settings where not given)")
     asked.add_argument("--spec", metavar="FILE.toml", help="settings; options of the command line come first")
@@ -244,7 +247,7 @@ def _study_of_model(studies: Any, name: str, what: str, texts: bool = True) -> A
         help="spread the items over a Ray cluster: HOST:PORT, auto for the one that runs here; one begun here if bare",
     )
     method = p.add_argument_group("how much is drawn, for each item (--print-spec says the study's own)")
-    _targets(method, of="study")
+    _targets(method, of="study", paths=paths)
     out = p.add_argument_group("output")
     out.add_argument("-o", "--output", metavar="RUN.db", help="run file; an existing one is continued")
     out.add_argument("--plot", metavar="FILE", help="also draw the study's figure: .svg, .png, .pdf")
@@ -410,19 +413,17 @@ def _train(commands: Any) -> None:
     p.add_argument("--seed", type=int, default=0)
 
 
-def _targets(p: Any, *, of: str = "") -> None:
-    """What may change between two looks at the same draws; ``of``: what is not said is the run's or the study's own."""
+def _targets(p: Any, *, of: str = "", paths: bool = True) -> None:
+    """What may change between two looks at the same draws.
+
+    of: what is not said is the run's or the study's own. paths: of single generations, by the divergence method.
+    """
 
     def default(value: str) -> str:
         return f"the {of}'s" if of else value
 
     p.add_argument(
         "--error", type=float, help=f"stop at this largest standard deviation of the curve (default {default('0.05')})"
-    )
-    p.add_argument(
-        "--until",
-        metavar="AIM",
-        help=f"error, or windows: stop once these are known, whatever the error (default {default('error')})",
     )
     p.add_argument("--continuations", type=int, metavar="N", help="budget")
     p.add_argument("--generated-tokens", type=int, metavar="N", help="budget")
@@ -432,12 +433,19 @@ def _targets(p: Any, *, of: str = "") -> None:
     p.add_argument(
         "--max-width", type=int, metavar="TOKENS", help=f"of a window (default {default('a tenth, at least 3')})"
     )
+    p.add_argument("--level", type=float, help=f"of bands and intervals (default {default('0.95')})")
+    if not paths:
+        return
+    p.add_argument(
+        "--until",
+        metavar="AIM",
+        help=f"error, or windows: stop once these are known, whatever the error (default {default('error')})",
+    )
     p.add_argument(
         "--estimator",
         help="unbiased, or pooled: share data between neighbours "
         f"(default {default('unbiased, pooled until windows')})",
     )
-    p.add_argument("--level", type=float, help=f"of bands and intervals (default {default('0.95')})")
 
 
 def _outputs(p: Any) -> None:

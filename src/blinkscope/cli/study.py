@@ -14,6 +14,7 @@ from typing import Any
 from blinkscope.cli.common import check_places, numbers, read_text, target_changes
 from blinkscope.cli.locate import recorded_method, refuse_of_other_methods
 from blinkscope.errors import MissingExtra, UserError
+from blinkscope.estimate.trace import Target
 from blinkscope.exports.study import write_tables
 from blinkscope.report.progress import progress_display
 from blinkscope.report.study import print_study
@@ -127,7 +128,10 @@ def _spec(study: Study, arguments: argparse.Namespace) -> Any:
         if field.name in ("asking", "target"):
             part = getattr(spec, field.name)
             names = {inner.name for inner in fields(part)} & given.keys()
-            changes[field.name] = replace(part, **{name: _plain(given[name]) for name in names})
+            given_here = {name: _plain(given[name]) for name in names}
+            changes[field.name] = (
+                part.changed(**given_here) if isinstance(part, Target) else replace(part, **given_here)
+            )
         elif field.name in given:
             changes[field.name] = (
                 numbers(field.name, given[field.name], NUMBERS[field.name], "write numbers with commas")

@@ -71,6 +71,8 @@ class PictureRecord:
         return tuple(Stratum(position, self.costs[self.steps - position]) for position in range(self.steps))
 
     def method_of_loop(self, target: Target) -> Method:
+        if target.until != "error":
+            raise UserError("until is of texts; of a picture ask for an error, or for the ends of its change.")
         levels = NoiseLevels(
             self.strata,
             self.final_label,

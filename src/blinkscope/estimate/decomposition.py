@@ -133,14 +133,11 @@ class Decomposition:
         return float(self._deviation(self._laws(counts.sum(axis=1), labels), counts).max())
 
     def _undecided(self, draws: Sequence[Draw], sought: Sought) -> Undecided:
-        """What is undecided about the windows, judged by joint draws as they are: like the variance of an error.
-
-        Kept as ``_joint`` is: a round starts from what the last ended with.
-        """
+        """What is undecided about the windows; kept as ``_joint`` is, since a round starts from what the last left."""
         labels, counts = self._counts(draws)
         key = (labels, counts.tobytes())
         if key not in self._doubts:
-            found = sought.undecided(self._joint(counts, labels), self.estimate(draws), self.final_label)
+            found = sought.undecided(self.estimate(draws))
             self._doubts.clear()
             self._doubts[key] = found
         return self._doubts[key]

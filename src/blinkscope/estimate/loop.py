@@ -37,7 +37,7 @@ class Method(Protocol):
     def reached(self, draws: Sequence[Draw]) -> float | None:
         """What must come down to what is asked for; None where a method stops by itself.
 
-        The curve's largest standard deviation, or the probability that is left undecided of its windows.
+        The curve's largest standard deviation, or the probability that its windows are not known yet.
         """
         ...
 
@@ -53,7 +53,7 @@ class Foreseeing(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the loop is. ``error`` and ``foreseen`` are those of ``Outcome``."""
+    """Where the loop is. ``error`` is NaN before the first round is complete; ``foreseen`` as in ``Outcome``."""
 
     round: int
     continuations: int
@@ -68,7 +68,7 @@ class Progress:
 class Outcome:
     """All draws that count, in the order of their rounds, the curve, and why the loop stopped.
 
-    error: what the method's ``reached`` came down to; NaN before the first round is complete, or if it stops by itself.
+    error: what the method's ``reached`` came down to; NaN without draws, or if it stops by itself.
     ran_out: whether the strata do not hold the draws that the target asks for.
     foreseen: what the first round said that the run would cost; None where it was the last one, or cannot tell.
     """
@@ -106,8 +106,11 @@ def run(
         # What the open round has so far counts too; a run that is taken up again completes the round.
         rounds.close()
         status = "interrupted"
-    posterior = method.estimate(rounds.draws)
-    return Outcome(tuple(rounds.draws), posterior, status, rounds.error, rounds.ran_out, rounds.foreseen)
+    posterior, error = method.estimate(rounds.draws), rounds.error
+    if status == "interrupted" and rounds.draws:  # in the midst of a round
+        reached = method.reached(rounds.draws)
+        error = math.nan if reached is None else reached
+    return Outcome(tuple(rounds.draws), posterior, status, error, rounds.ran_out, rounds.foreseen)
 
 
 class _Rounds:

@@ -107,7 +107,9 @@ class PathRecord:
         return tuple(Stratum(*place, limit) for place, limit in zip(self.strata, limits, strict=True))
 
     def method_of_loop(self, target: Target) -> Method:
-        """The method that this record's draws are ordered by and read with."""
+        """The method that this record's draws are ordered by and read with; refused where it has no such aim."""
+        if target.until == "windows" and self.method.name != "divergence":
+            raise UserError(f"until is of the method divergence, and this is {self.method.name}; leave it out.")
         shared: dict[str, Any] = {
             "strata": self.places,
             "final_label": self.final_label,
@@ -141,7 +143,7 @@ class PathRecord:
 
     def _expected(self, target: Target) -> Prediction:
         """The same for draws that never end."""
-        if target.until == "windows":
+        if self.method.name == "divergence" and target.until == "windows":
             return predict_windows(self.recursion, self.places)
         if self.method.name == "divergence":
             return predict(self.recursion, self.places, target.error, target.estimator)

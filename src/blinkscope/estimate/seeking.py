@@ -1,8 +1,8 @@
 """What is still undecided about the windows of a path, judged by joint draws of its curve.
 
 No number of draws tells a change of just ``delta`` from one a little off. So there is an indifference zone about it, as
-in selecting the best of several means (Bechhofer 1954): windows count as known when no change of delta + ``SLACK`` is
-likely to lie outside the listed ones, and each listed one is likely to have delta - ``SLACK``.
+in selecting the best of several means (Bechhofer 1954): windows count as known when it is likely that no change of
+delta + ``SLACK`` lies outside the listed ones, and that each listed one has delta - ``SLACK`` at least.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from blinkscope.divergence import total_variation
 from blinkscope.posterior import Posterior
 from blinkscope.window import token_windows
 
-SLACK = 0.1
-UNDECIDED_AT_MOST = 0.05  # probability below which windows are taken to be known
+SLACK = 0.1  # half of the indifference zone, where there is room for it between 0 and 1
+UNDECIDED_AT_MOST = 0.1  # probability below which windows are taken to be known
 
 
 @dataclass(frozen=True)
 class Undecided:
-    """probability: that a window was missed, or that one which is listed is none, whichever is larger.
+    """probability: that a clear window is not listed, or that one is listed which is too small.
 
     rows: of the curve, between which a change should be looked at more closely; None where there is no doubt at all.
     """
@@ -45,39 +44,38 @@ class Sought:
 
     @property
     def clear(self) -> float:
-        """The change that must not be missed."""
+        """The change from which on a window is clear: it must not be missed."""
         return self.delta + min(SLACK, (1 - self.delta) / 2)
 
-    def undecided(
-        self, draws: Float[np.ndarray, "draws rows labels"], posterior: Posterior, final_label: str
-    ) -> Undecided:
+    def undecided(self, posterior: Posterior) -> Undecided:
         """How far the windows are from being known.
 
         Parameters
         ----------
-        draws : joint draws of the curve given everything seen, a row for each number of kept tokens.
-        posterior : the curve that windows are listed of.
+        posterior : the curve with its joint draws given everything seen, a row for each number of kept tokens.
         """
+        draws = posterior.draws
+        assert draws is not None
         size, rows, _ = draws.shape
-        listed = token_windows(posterior, final_label, delta=self.delta, max_width=self.max_width)
-        missed = np.zeros(size, dtype=bool)
-        likeliest = Undecided(0.0)
+        any_label = posterior.labels[0]  # directions are not looked at
+        listed = token_windows(posterior, any_label, delta=self.delta, max_width=self.max_width)
+        wrong = np.zeros(size, dtype=bool)
+        worst = Undecided(0.0)
         for width in range(1, min(self.max_width, rows - 1) + 1):
             start = np.arange(rows - width)
             elsewhere = np.ones(rows - width, dtype=bool)
             for window in listed:
                 elsewhere &= (start >= window.end) | (start + width <= window.start)
-            clear = (total_variation(draws[:, width:], draws[:, :-width]) >= self.clear) & elsewhere
-            missed |= clear.any(axis=1)
-            share = clear.mean(axis=0)
+            missed = (total_variation(draws[:, width:], draws[:, :-width]) >= self.clear) & elsewhere
+            wrong |= missed.any(axis=1)
+            share = missed.mean(axis=0)
             first = int(np.argmax(share))
-            likeliest = max(likeliest, Undecided(float(share[first]), (first, first + width)), key=_probability)
-        # Where a window may have been missed, the likeliest place is looked at.
-        doubts = [Undecided(float(missed.mean()), likeliest.rows)]
+            worst = max(worst, Undecided(float(share[first]), (first, first + width)), key=_probability)
         for window in listed:
-            change = total_variation(draws[:, window.start], draws[:, window.end])
-            doubts.append(Undecided(float((change < self.least).mean()), (window.start, window.end)))
-        return max(doubts, key=_probability)
+            small = total_variation(draws[:, window.start], draws[:, window.end]) < self.least
+            wrong |= small
+            worst = max(worst, Undecided(float(small.mean()), (window.start, window.end)), key=_probability)
+        return Undecided(float(wrong.mean()), worst.rows)
 
 
 def _probability(doubt: Undecided) -> float:

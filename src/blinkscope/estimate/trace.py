@@ -78,7 +78,9 @@ class Target:
         if self.until not in AIMS:
             raise UserError(f"until is {self.until!r}; choose one of {', '.join(AIMS)}.")
         if self.until == "windows" and self.estimator != "pooled":
-            raise UserError("windows are sought with the estimator pooled; name it or none, or draw until the error.")
+            raise UserError(
+                "windows are sought with the estimator pooled, and with no other; for another one ask until the error."
+            )
         if not 0 < self.error < 1:
             raise UserError(f"error is {self.error}; it is a standard deviation of a probability, in (0, 1).")
         if not 0 < self.delta <= 1:
@@ -94,11 +96,16 @@ class Target:
                 raise UserError(f"{name} is {budget}; a budget is a positive whole number.")
 
     def changed(self, **changes: Any) -> Target:
-        """The same with some fields changed; windows are sought with the pooled estimator where none is named."""
+        """The same with some fields changed.
+
+        Windows are sought with the pooled estimator where none is named, and whoever names an error asks for it.
+        """
         if changes.get("until") == "windows":
             if "error" in changes:
                 raise UserError("a run until the windows are known looks at no error; give error or until, not both.")
             changes = {"estimator": "pooled", **changes}
+        elif "error" in changes:
+            changes = {"until": "error", **changes}
         return replace(self, **changes)
 
     def sought(self, steps: int) -> Sought | None:
@@ -177,7 +184,7 @@ class Trace:
     states: of diffusion models, the sample at each row, shape (rows, ...); the last is the sample itself.
     thumbnails: small pictures of ``states``, where these are no pictures themselves.
     ends: of the kind ``forward-reverse``, where the probability of the final label passes 1/4 and 3/4; else empty.
-    undecided: of a run until the windows are known, the probability that one was missed or is none; else None.
+    undecided: of a run until the windows are known, the probability that they are not; else None. See ``Sought``.
     """
 
     settings: Mapping[str, JSON]
@@ -342,8 +349,8 @@ class Trace:
                 }
                 for fork in self.forks
             ],
-            "error": self.error,
-            "undecided": self.undecided,
+            "error": {**self.error, "asked": None if self.target.until == "windows" else self.target.error},
+            "undecided": self._undecided,
             "skipped_weight": self.skipped_weight,
             "unrecorded_weight": self.unrecorded_weight,
             "truth": None if self.truth is None else {"mean": self.truth.tolist()},
@@ -358,6 +365,19 @@ class Trace:
                 "foreseen_tokens": self.cost.foreseen_tokens,
             },
             "timing": {"seconds": self.cost.seconds, "model_seconds": self.cost.model_seconds},
+        }
+
+    @property
+    def _undecided(self) -> dict[str, float] | None:
+        """What is undecided about the windows, with the changes that it is about."""
+        sought = self.target.sought(len(self.steps))
+        if sought is None or self.undecided is None:
+            return None
+        return {
+            "probability": self.undecided,
+            "asked": self.target.asked,
+            "clear": sought.clear,
+            "least": sought.least,
         }
 
     def plot(self) -> Figure:

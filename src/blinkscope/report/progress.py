@@ -130,8 +130,8 @@ def standing(progress: Progress | Whole, currency: str = "token") -> str:
             f"{progress.workers}: {drawn}, {counted(round(progress.cost), currency)}"
         )
     measure = "undecided" if progress.until == "windows" else "error"
-    error = "" if math.isnan(progress.error) else f"{measure} {progress.error:.3f}, "
-    aim = "" if math.isnan(progress.asked) else f", {error}asked {progress.asked:g}"
+    reached = "" if math.isnan(progress.error) else f"{measure} {progress.error:.3f}, "
+    aim = "" if math.isnan(progress.asked) else f", {reached}asked {progress.asked:g}"
     cost = counted(round(progress.generated_tokens), currency)
     if progress.foreseen is not None:
         cost = f"{progress.generated_tokens:,.0f} of ~{counted(float(f'{progress.foreseen:.2g}'), currency)}"

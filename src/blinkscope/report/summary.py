@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from blinkscope.divergence import total_variation
-from blinkscope.estimate.seeking import UNDECIDED_AT_MOST
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Trace
 from blinkscope.plurals import counted
@@ -64,7 +63,9 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
     if trace.draws and all(draw.label == trace.final_label for draw in trace.draws):
         drawn = "the only continuation" if len(trace.draws) == 1 else f"all {len(trace.draws):,} continuations"
         all_same = f"{drawn} ended as this text did, with {final}."
-        return f"{'Nothing to decide:' if settled(trace) else 'Not enough was drawn to tell: so far'} {all_same}"
+        if not settled(trace):
+            return f"Not enough was drawn to tell: so far {all_same}"
+        return f"{'Nothing to decide' if trace.target.until == 'error' else 'No window is likely'}: {all_same}"
     if not trace.draws and trace.posterior.draws is not None:
         return "No window can be told: nothing was drawn."
     return _no_window(trace)
@@ -86,9 +87,11 @@ def _no_window(trace: Trace) -> str:
             "Not enough was drawn to tell: no window was found, but positions left out may move the outcome by "
             f"{trace.skipped_weight:.2f}."
         )
+    sought = trace.target.sought(len(trace.steps))
     width = trace.target.max_width or default_max_width(len(trace.steps))
     start, end, change = largest_change(trace, width)
-    said = f"No window: the outcome never moves by {trace.target.delta:.2f} within {counted(width, 'token')}"
+    never = "the outcome never moves by" if sought is None else "nowhere does the curve move by"
+    said = f"No window: {never} {trace.target.delta:.2f} within {counted(width, 'token')}"
     if change >= trace.target.delta:
         return (
             f"No window is likely enough to list: fewer than half of the joint draws confirm the largest move, "
@@ -177,13 +180,13 @@ def error(trace: Trace) -> str:
 
 
 def windows_known(trace: Trace) -> str:
-    """How sure it is that the windows listed are those that there are; empty where that was not asked for."""
+    """How likely the listed windows are not those that there are; empty where that was not asked for."""
     sought = trace.target.sought(len(trace.steps))
     if trace.undecided is None or sought is None:
         return ""
     return (
-        f"Windows are known but for a probability of {trace.undecided:.2f} (asked for {UNDECIDED_AT_MOST:g}) that a "
-        f"change of {sought.clear:g} is not listed, or that a listed one is less than {sought.least:g}. "
+        f"That a change of {sought.clear:g} is not listed, or that a listed one is less than {sought.least:g}, has "
+        f"probability {trace.undecided:.2f}, asked for {trace.target.asked:g}. "
     )
 
 

@@ -30,12 +30,17 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
         table.add_row(*(Text(cell) for cell in _finding_cells(finding)))
     said, settings = survey.summary, survey.settings
     share = said["share_with_window"]
+    reached = (
+        f"of {said['windows_known']:,} the windows are known"
+        if survey.target.until == "windows"
+        else f"{said['reached_error']:,} reached the error of {survey.target.error:g}"
+    )
     lines = [
         f"{said['with_window']:,} of {counted(said['analysed'], 'generation')} "
         f"{'has' if 1 in (said['with_window'], said['analysed']) else 'have'} a window"
         + (f" ({share:.0%})." if share is not None else "."),
         f"{counted(said['continuations'], 'continuation')}, {counted(said['generated_tokens'], 'generated token')}; "
-        f"{said['reached_error']:,} reached the error of {survey.target.error:g}.",
+        f"{reached}.",
     ]
     if survey.standing:
         lines.append(survey.standing)

@@ -282,8 +282,9 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
         "mean_curves": means,
         "curves": curves,
     }
-    reached = sum(row["error"] <= target.error for row in rows)
-    summary: dict[str, JSON] = {"analysed": len(rows), **first, "reached_error": reached}
+    summary: dict[str, JSON] = {"analysed": len(rows), **first}
+    if target.until == "error":
+        summary["reached_error"] = sum(row["error"] <= target.error for row in rows)
     sentences = _sentences(first)
     if spec.direct:
         direct, resampled = (float(np.mean([row[name] for row in curves])) for name in ("direct", "share"))

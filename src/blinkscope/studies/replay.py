@@ -48,6 +48,7 @@ def study_replay(
             with Keeper(file, number) as keeper:
                 try:
                     record = keeper.record or reading.record(item, name, number)
+                    record.method_of_loop(target)  # which may refuse it
                 except UserError as error:
                     finding = Finding(item.id, "failed", str(error))
                 else:

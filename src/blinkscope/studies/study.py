@@ -183,6 +183,8 @@ def run_study(
     UserError : the spec makes no sense, the data cannot be read, or the file is another run.
     EngineError : there is nobody left to work on the items.
     """
+    if spec.target.until != "error" and not hasattr(spec, "method"):
+        raise UserError(f"study {study.name} looks into no single generation that has windows; leave until out.")
     items, missing = apart(study.items(spec))
     if not items:
         raise UserError(f"study {study.name} has no items; give it at least one.")

@@ -6,7 +6,7 @@ the item is finished, so a study that goes on does not compute it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,12 @@ class Survey:
             "items": [asdict(finding) for finding in self.findings],
         }
 
+    def _reached(self, done: Sequence[Finding]) -> dict[str, int]:
+        """How many items came as far as was asked for."""
+        if self.target.until == "windows":
+            return {"windows_known": sum(finding.status == "complete" for finding in done)}
+        return {"reached_error": sum(finding.error <= self.target.error for finding in done)}
+
     @property
     def summary(self) -> dict[str, Any]:
         """Counts over the items; shares are of those that were analysed."""
@@ -126,7 +132,7 @@ class Survey:
             "analysed": len(done),
             "with_window": len(listed),
             "share_with_window": len(listed) / len(done) if done else None,
-            "reached_error": sum(finding.error <= self.target.error for finding in done),
+            **self._reached(done),
             "continuations": sum(finding.continuations for finding in done),
             "generated_tokens": sum(finding.generated_tokens for finding in done),
             "failures": {f.item: f.failure for f in self.findings if f.failure is not None},

@@ -95,7 +95,7 @@ const common = (() => {
   // ------------------------------------------------------------------ settings, accuracy
 
   const STATUS = {
-    budget: "The budget ended before the asked-for error was reached.",
+    budget: "The budget ended before what was asked for was known.",
     interrupted: "These are the draws so far; locate goes on from them.",
   };
 

@@ -289,17 +289,18 @@ const report = (() => {
   function accuracy() {
     const { asked, reached_max: largest, reached_rms: typical } = data.error;
     const error = "The largest posterior standard deviation over all rows and labels";
-    const sought = data.undecided !== null;
-    const leftOut = data.skipped_weight <= asked ? "Positions that can decide next to nothing were left out."
-      : data.estimator === "pooled" ? "Positions without a draw are read from their neighbours."
+    const sought = data.undecided;
+    const leftOut = data.estimator === "pooled" ? "Positions without a draw are read from their neighbours."
+      : data.skipped_weight <= asked ? "Positions that can decide next to nothing were left out."
       : "Positions that may matter were left out: not enough was drawn.";
     const skipped = `${leftOut} This is the most that any row of the curve can be off because of it.`;
     const unrecorded = "Alternatives that were not recorded, or not listed by the model's interface. This is the "
       + "most that they can shift any row.";
     return [
-      sought && ["Windows undecided", small(data.undecided),
-        "The probability that a clear window is not listed, or that one which is listed is none."],
-      ["Error reached", small(largest), `${error}; ${sought ? "known windows were asked for instead" : `asked for ${small(asked)}`}. Root mean square: ${small(typical)}.`],
+      sought && ["Windows undecided", small(sought.probability),
+        `The probability that a change of ${small(sought.clear)} is not listed, or that a listed one is less than `
+        + `${small(sought.least)}; asked for ${small(sought.asked)}.`],
+      ["Error reached", small(largest), `${error}; ${asked === null ? "not asked for" : `asked for ${small(asked)}`}. Root mean square: ${small(typical)}.`],
       ["Skipped weight", small(data.skipped_weight), skipped],
       ["Unrecorded weight", small(data.unrecorded_weight), unrecorded],
     ].filter(Boolean);
