@@ -4,10 +4,10 @@
                               [--threshold 0.2]
 
 Methods: ``unbiased`` and ``pooled`` (the divergence method to the error); ``windows`` (until the windows are known,
-pooled); ``resampling`` (100 free continuations at
-every position); ``grid`` (the paper's ten fractions, 100 each); ``bisect10`` and ``bisect50`` (pivotal token search:
-split while the ends differ by ``--threshold`` in total variation); ``forking`` (30 continuations of every alternative
-above 0.05 at every position, read with the divergence recursion, which is kinder than the published reading).
+pooled); ``resampling`` (100 free continuations at every position); ``grid`` (the paper's ten fractions, 100 each);
+``bisect10`` and ``bisect50`` (pivotal token search: split while the ends differ by ``--threshold`` in total variation);
+``forking`` (30 continuations of every alternative above 0.05 at every position, read with the divergence recursion,
+which is kinder than the published reading).
 
 Of every run: generated tokens; mean squared error over all rows and labels (curves with fewer rows are interpolated
 linearly between them); true windows of change 0.6 or more and how many of them overlap a listed one; listed windows
@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from blinkscope.estimate import loop
-from blinkscope.estimate.predict import predict, predict_windows
+from blinkscope.estimate.predict import predict
 from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.trace import ESTIMATORS, Target
 from blinkscope.posterior import Posterior
@@ -44,7 +44,8 @@ from blinkscope.window import TokenWindow, rise_windows, token_windows
 from calibration import share
 from cases import Case, replay_cases, toy_cases
 
-METHODS = ("unbiased", "pooled", "windows", "resampling", "grid", "bisect10", "bisect50", "forking")
+DIVERGENCE = (*ESTIMATORS, "windows")
+METHODS = (*DIVERGENCE, "resampling", "grid", "bisect10", "bisect50", "forking")
 FRACTIONS = tuple(i / 10 for i in range(10))
 FORK_FROM, FORK_DRAWS = 0.05, 30
 
@@ -61,7 +62,7 @@ class Result:
 def run(case: Case, method: str, error: float, seed: int, threshold: float) -> Result:
     if method == "forking":
         return forking(case, seed)
-    if method in (*ESTIMATORS, "windows"):
+    if method in DIVERGENCE:
         target = target_of(method, error)
         outcome = loop.run(case.off_path_source(seed), case.divergence(seed, target), target)
     else:
@@ -157,10 +158,8 @@ def measure(case: Case, method: str, error: float, runs: int, threshold: float) 
     # An error of nothing at all has no equal: a question whose outcome nothing can change.
     equal = spread / mean_squared * every / statistics.fmean(tokens) if mean_squared > 1e-9 else None
     predicted = None
-    if method == "windows":
-        predicted = predict_windows(case.recursion, case.strata).generated_tokens
-    elif method in ESTIMATORS:
-        predicted = predict(case.recursion, case.strata, error, method).generated_tokens
+    if method in DIVERGENCE:
+        predicted = predict(case.recursion, case.strata, target_of(method, error)).generated_tokens
     return {
         "case": case.name,
         "method": method,

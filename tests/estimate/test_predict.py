@@ -20,7 +20,7 @@ from tests.estimate.known import random_case
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_one_position_costs_its_typical_variance_over_the_squared_error(estimator: Estimator) -> None:
     recursion = Recursion(np.array([0.4]), np.array([0.6]))
-    found = predict(recursion, (Stratum(0, 10.0),), 0.02, estimator)
+    found = predict(recursion, (Stratum(0, 10.0),), Target(error=0.02, estimator=estimator))
     draws = 0.6**2 * TYPICAL_SPREAD[estimator] / 0.02**2
     assert found.continuations == round(draws)
     assert found.generated_tokens == round(10 * draws)
@@ -28,8 +28,8 @@ def test_one_position_costs_its_typical_variance_over_the_squared_error(estimato
 
 def test_nothing_open_costs_nothing_and_the_pilot_is_the_least() -> None:
     recursion = Recursion(np.array([1.0, 0.9]), np.array([0.0, 0.1]))
-    assert predict(recursion, (), 0.05).generated_tokens == 0
-    assert predict(recursion, (Stratum(1, 10.0),), 0.5).continuations == SMALLEST_ROUND
+    assert predict(recursion, (), Target(error=0.05)).generated_tokens == 0
+    assert predict(recursion, (Stratum(1, 10.0),), Target(error=0.5)).continuations == SMALLEST_ROUND
 
 
 @pytest.mark.parametrize(("estimator", "factor"), [("unbiased", 2.0), ("pooled", 3.0)])
@@ -47,7 +47,7 @@ def test_predictions_before_and_after_the_first_look_are_not_far_off_in_median(
             target = Target(error=error, estimator=estimator)
             outcome = run(case.source(seed), case.method(seed, estimator), target)
             spent = sum(draw.cost for draw in outcome.draws)
-            before.append(predict(case.recursion, case.strata, error, estimator).generated_tokens / spent)
+            before.append(predict(case.recursion, case.strata, target).generated_tokens / spent)
             if outcome.foreseen is not None:
                 after.append(outcome.foreseen / spent)
     assert len(after) >= 8

@@ -18,7 +18,7 @@ from blinkscope.estimate.pilot import pilot
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.resampling import fraction_rows
 from blinkscope.estimate.source import Stratum
-from blinkscope.estimate.trace import Estimator
+from blinkscope.estimate.trace import Estimator, Target
 
 TYPICAL_SPREAD: Mapping[Estimator, float] = {"unbiased": 1 / 6, "pooled": 0.07}
 """Assumed gamma (1 - gamma) of a fork, 0.25 at most. 1/6 is its mean if every probability is as likely as another; for
@@ -58,30 +58,31 @@ class MethodCost:
     expected: Prediction
 
 
-def predict(
-    recursion: Recursion, strata: Sequence[Stratum], error: float, estimator: Estimator = "unbiased"
-) -> Prediction:
-    """Continuations and tokens until the curve's largest standard deviation is ``error``.
+def predict(recursion: Recursion, strata: Sequence[Stratum], target: Target) -> Prediction:
+    """Continuations and tokens of the divergence method until the target is met, budgets left aside.
 
-    The allocation is the one the divergence method uses, for a path whose forks all have the same spread; the pilot's
-    draws at every open position are the least that is spent.
+    To an error, the allocation is the one that method uses, for a path whose forks all have the same spread; the first
+    look is the least that is spent.
     """
+    if target.until == "windows":
+        return _until_windows(recursion, strata)
     if not strata:
         return Prediction(0, 0)
+    estimator = target.estimator
     cost = np.ones(recursion.steps)
     spreads = np.zeros((recursion.steps, 1))
     least = pilot(recursion, strata, estimator).sum(axis=1).astype(float)
     for stratum in strata:
         cost[stratum.key] = stratum.cost
         spreads[stratum.key] = TYPICAL_SPREAD[estimator]
-    counts = counts_for(recursion, spreads, least, cost, error)
+    counts = counts_for(recursion, spreads, least, cost, target.error)
     tokens = float((counts * cost).sum())
     low, high = (round(factor * tokens) for factor in USUAL_RANGE[estimator])
     return Prediction(round(float(counts.sum())), round(tokens), (low, high))
 
 
-def predict_windows(recursion: Recursion, strata: Sequence[Stratum]) -> Prediction:
-    """Continuations and tokens until the windows are known.
+def _until_windows(recursion: Recursion, strata: Sequence[Stratum]) -> Prediction:
+    """The same until the windows are known.
 
     How much there is to decide only draws can tell, so the first look stands for all that is known.
     """
@@ -117,11 +118,14 @@ def planned_costs(
 
     every = range(steps)
     found = [
-        MethodCost(f"divergence, {estimator}", error, predict(recursion, strata, error, estimator))
+        MethodCost(
+            f"divergence, {estimator}", error, predict(recursion, strata, Target(error=error, estimator=estimator))
+        )
         for estimator in TYPICAL_SPREAD
         for error in PLANNED_ERRORS
     ]
-    found.append(MethodCost("divergence, until windows are known", None, predict_windows(recursion, strata)))
+    windows = predict(recursion, strata, Target().changed(until="windows"))
+    found.append(MethodCost("divergence, until windows are known", None, windows))
     found += [
         MethodCost("resampling every token", error, free(every, math.ceil(TYPICAL_SPREAD["unbiased"] / error**2)))
         for error in PLANNED_ERRORS

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from blinkscope.errors import UserError
 from blinkscope.estimate.decomposition import Decomposition
 from blinkscope.estimate.loop import Method, Outcome
-from blinkscope.estimate.predict import Prediction, bisection, predict, predict_windows
+from blinkscope.estimate.predict import Prediction, bisection, predict
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.resampling import Bisection, Grid, fraction_rows
 from blinkscope.estimate.source import JSON, Stratum
@@ -143,10 +143,8 @@ class PathRecord:
 
     def _expected(self, target: Target) -> Prediction:
         """The same for draws that never end."""
-        if self.method.name == "divergence" and target.until == "windows":
-            return predict_windows(self.recursion, self.places)
         if self.method.name == "divergence":
-            return predict(self.recursion, self.places, target.error, target.estimator)
+            return predict(self.recursion, self.places, target)
         if self.method.name == "bisect":
             return bisection(len(self.steps), self.method.resamples)
         rows = fraction_rows(len(self.steps), self.method.fractions)

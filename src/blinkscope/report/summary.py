@@ -87,10 +87,9 @@ def _no_window(trace: Trace) -> str:
             "Not enough was drawn to tell: no window was found, but positions left out may move the outcome by "
             f"{trace.skipped_weight:.2f}."
         )
-    sought = trace.target.sought(len(trace.steps))
     width = trace.target.max_width or default_max_width(len(trace.steps))
     start, end, change = largest_change(trace, width)
-    never = "the outcome never moves by" if sought is None else "nowhere does the curve move by"
+    never = "the outcome never moves by" if trace.target.until == "error" else "nowhere does the curve move by"
     said = f"No window: {never} {trace.target.delta:.2f} within {counted(width, 'token')}"
     if change >= trace.target.delta:
         return (
