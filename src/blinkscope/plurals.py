@@ -9,6 +9,6 @@ def counted(count: float, noun: str, several: str = "") -> str:
     return f"{number} {noun if count == 1 else several or f'{noun}s'}"
 
 
-def share_of(part: int, whole: int, noun: str) -> str:
+def share_of(part: int, whole: int, noun: str, verbs: tuple[str, str] = ("is", "are")) -> str:
     """A part of so many with the verb that goes with it: ``1 of 3 items is``, ``2 of 3 items are``."""
-    return f"{part:,} of {counted(whole, noun)} {'is' if 1 in (part, whole) else 'are'}"
+    return f"{part:,} of {counted(whole, noun)} {verbs[0 if 1 in (part, whole) else 1]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from blinkscope.plurals import counted
+from blinkscope.plurals import counted, share_of
 from blinkscope.report import summary
 from blinkscope.report.terminal import write_parts
 from blinkscope.report.text import shortened, visible
@@ -36,8 +36,7 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
         else f"{said['reached_error']:,} reached the error of {survey.target.error:g}"
     )
     lines = [
-        f"{said['with_window']:,} of {counted(said['analysed'], 'generation')} "
-        f"{'has' if 1 in (said['with_window'], said['analysed']) else 'have'} a window"
+        f"{share_of(said['with_window'], said['analysed'], 'generation', ('has', 'have'))} a window"
         + (f" ({share:.0%})." if share is not None else "."),
         f"{counted(said['continuations'], 'continuation')}, {counted(said['generated_tokens'], 'generated token')}; "
         f"{reached}.",
