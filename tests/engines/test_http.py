@@ -580,7 +580,8 @@ def test_a_study_on_a_text_server_goes_on_in_another_sitting(tmp_path: FilePath)
         server.comes_back, server._served, server.stop_after = False, 0, [16]
         spec = dataclasses.replace(spec, asking=dataclasses.replace(asking, model=f"{server.url}?patience=0.5"))
         broken = run_study(distribution.STUDY, spec, tmp_path / "broken.db")
-        assert [kind for kind, _ in broken.failed.values()] == ["engine", "engine"]
+        # Which items it reaches before it stops, and how far, is the servers' and threads' to say.
+        assert {kind for kind, _ in broken.failed.values()} == {"engine"}
         assert 0 < broken.cost["continuations"] < whole.cost["continuations"]  # type: ignore[operator]
         server.start()
         assert run_study(distribution.STUDY, spec, tmp_path / "broken.db").to_json() == whole.to_json()
