@@ -24,6 +24,7 @@ from blinkscope.errors import UserError
 from blinkscope.exports.study import write_tables
 from blinkscope.language.engine import Score
 from blinkscope.report.study import print_study
+from blinkscope.report.study_figures import write_figure
 from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import StudyResult, run_study
@@ -147,6 +148,12 @@ def test_the_same_model_on_both_sides_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="items is 0"):
         replace(same, items=0)
     assert not (tmp_path / "run.db").exists()
+
+
+def test_texts_of_one_label_have_no_figure(tmp_path: Path) -> None:
+    result = run_study(STUDY, spec(tmp_path, rows(2)[:2]), tmp_path / "run.db")
+    assert "need texts with label 1 and with label 0" in result.findings.sentences[-1]
+    assert not write_figure(result, tmp_path / "early.svg")
 
 
 def test_where_the_other_models_server_stands_is_not_kept(tmp_path: Path) -> None:

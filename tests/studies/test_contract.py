@@ -88,7 +88,7 @@ def test_a_killed_study_goes_on_and_can_be_read_drawn_and_shown(name: str, tmp_p
     assert charts(whole)
     with Run.open(tmp_path / "whole.db") as run:
         assert (run.document(named("path", 0)) is not None) == (name in LOOKED_INTO)
-    write_figure(whole, tmp_path / "figure.svg")
+    assert write_figure(whole, tmp_path / "figure.svg")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     assert "<main" in study_page(whole)
 

@@ -96,8 +96,13 @@ def check_files(arguments: argparse.Namespace) -> None:
 
 def write_files(result: StudyResult, arguments: argparse.Namespace) -> None:
     """The figure and the tables of a study, where they are asked for."""
-    if arguments.plot:
-        write_figure(result, Path(arguments.plot))
+    if arguments.plot and not write_figure(result, Path(arguments.plot)):
+        yet = "" if result.status == "complete" else " yet"
+        print(
+            f"note: study {result.study} found nothing{yet} that a figure could show, so {arguments.plot} was not "
+            "written; the result stands",
+            file=sys.stderr,
+        )
     if arguments.tables:
         write_tables(result, Path(arguments.tables))
 

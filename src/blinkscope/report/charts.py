@@ -248,8 +248,10 @@ def _majority(result: StudyResult) -> Panels:
 
 
 def _detect(result: StudyResult) -> Panels:
-    """How well the ratio of the first tokens tells the texts apart, family by family."""
+    """How well the ratio of the first tokens tells the texts apart, family by family; no chart without both labels."""
     groups = _by("family", result.findings.tables.get("early", ()))
+    if not groups:
+        return ()
     lines = tuple(
         _line(rows, "tokens", "auroc", name=family, colour=k, limits=("auroc_low", "auroc_high"))
         for k, (family, rows) in enumerate(groups.items())

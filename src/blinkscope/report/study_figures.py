@@ -43,13 +43,17 @@ def check_figure(path: Path) -> None:
         raise UserError(f"there is no folder {path.parent}; create it or choose another place for the figure.")
 
 
-def write_figure(result: StudyResult, path: Path) -> None:
+def write_figure(result: StudyResult, path: Path) -> bool:
     """Draw a study's figure into a file; its ending says which format: ``.svg``, ``.png``, ``.pdf``.
+
+    Returns
+    -------
+    False where the study found nothing to draw; then no file is written.
 
     Raises
     ------
     MissingExtra : matplotlib is not installed.
-    UserError : the study found nothing to draw, or the file cannot be written.
+    UserError : the file cannot be written.
     """
     check_figure(path)
     from matplotlib import rc_context
@@ -57,8 +61,7 @@ def write_figure(result: StudyResult, path: Path) -> None:
 
     panels = charts(result)
     if not panels:
-        yet = "" if result.status == "complete" else " yet"
-        raise UserError(f"study {result.study} found nothing that a figure could show{yet}; leave --plot out.")
+        return False
     # Words of a model must not be read as mathematics or as TeX, which can read files.
     with rc_context(
         {"text.usetex": False, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "blinkscope"}
@@ -69,6 +72,7 @@ def write_figure(result: StudyResult, path: Path) -> None:
             figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:
             raise UserError(f"the figure cannot be written to {path}: {error.strerror}.") from None
+    return True
 
 
 def _draw(figure: Any, panels: Panels) -> None:
