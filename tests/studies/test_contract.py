@@ -100,6 +100,14 @@ def test_a_figure_that_could_not_be_written_is_refused_before_any_work(plot: str
     assert not (tmp_path / "run.db").exists()
 
 
+def test_tables_that_could_not_be_written_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "kept.csv").write_text("mine")
+    refused = blinkscope("study", "repeat", "--model", FORK, "-o", "run.db", "--tables", "tables", cwd=tmp_path)
+    assert (refused.returncode, "not an empty folder" in refused.stderr) == (2, True)
+    assert not (tmp_path / "run.db").exists()
+
+
 @pytest.mark.model
 def test_a_killed_form_goes_on(tmp_path: Path, smollm2: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(StructuredSpec(), blanks=("Moon/Sea", "Sword/Map"), items=6, target=COARSE)

@@ -7,15 +7,14 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from blinkscope.cli.common import check_places, numbers, read_text, target_changes
 from blinkscope.cli.locate import recorded_method, refuse_of_other_methods
-from blinkscope.errors import MissingExtra, UserError
+from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
-from blinkscope.exports.study import write_tables
+from blinkscope.exports.study import check_tables, write_tables
 from blinkscope.report.progress import progress_display
 from blinkscope.report.study import print_study
 from blinkscope.report.study_figures import check_figure, write_figure
@@ -90,8 +89,8 @@ def check_files(arguments: argparse.Namespace) -> None:
     """Refuse, before any work, a figure or tables that could not be written."""
     if arguments.plot:
         check_figure(Path(arguments.plot))
-    if arguments.tables and find_spec("pyarrow") is None:
-        raise MissingExtra("--tables", "export")
+    if arguments.tables:
+        check_tables(Path(arguments.tables))
 
 
 def write_files(result: StudyResult, arguments: argparse.Namespace) -> None:

@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from blinkscope.studies.study import StudyResult
 
 
+def check_tables(folder: Path) -> None:
+    """Refuse, before any work, tables that could not be written.
+
+    Raises
+    ------
+    UserError : the folder holds something already.
+    MissingExtra : pyarrow is not installed.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; give the name of a new one for the tables.")
+    if find_spec("pyarrow") is None:
+        raise MissingExtra("--tables", "export")
+
+
 def write_tables(result: StudyResult, folder: Path) -> None:
     """``TABLE.csv`` and ``TABLE.parquet`` for every table of a study that has rows.
 
@@ -23,10 +37,7 @@ def write_tables(result: StudyResult, folder: Path) -> None:
     UserError : the folder holds something already.
     MissingExtra : pyarrow is not installed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; give the name of a new one.")
-    if find_spec("pyarrow") is None:
-        raise MissingExtra("writing Parquet", "export")
+    check_tables(folder)
     import pyarrow as pa
     from pyarrow import parquet
 
