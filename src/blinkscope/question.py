@@ -111,10 +111,14 @@ def sort_options(
     return of_kind, (target or Target()).changed(**of_target)
 
 
-def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) -> None:
+def refuse_unused(method: MethodOptions | str | None, given: Collection[str], *, why: str = "") -> None:
     """Refuse options, by name, that a method would not look at.
 
     Grid and bisect do not draw to an error, and the windows of grid lie between two of its rows, however far apart.
+
+    Parameters
+    ----------
+    why : where nobody asked for the method, a clause that says why it is this one; it goes on after its name.
     """
     name = method.name if isinstance(method, MethodOptions) else method
     if name not in ("grid", "bisect"):
@@ -122,13 +126,13 @@ def refuse_unused(method: MethodOptions | str | None, given: Collection[str]) ->
     for option in ("error", "estimator", "until"):
         if option in given:
             raise UserError(
-                f"{option} is of the method divergence; {name} draws as many continuations at each row as resamples "
-                "says, so leave it out."
+                f"{option} is of the method divergence; {name}{why} draws as many continuations at each row as "
+                "resamples says, so leave it out."
             )
     if name == "grid" and "max_width" in given:
         raise UserError(
-            "max-width is of the methods divergence and bisect; a window of grid lies between two of its fractions, so "
-            "leave it out."
+            f"max-width is of the methods divergence and bisect; a window of grid{why} lies between two of its "
+            "fractions, so leave it out."
         )
 
 

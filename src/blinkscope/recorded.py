@@ -7,7 +7,7 @@ label. Outcomes are drawn without replacement.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.keeper import Keeper, keeping, provenance
 from blinkscope.planning import Plan
-from blinkscope.question import check_labels_and_seed, sort_options
+from blinkscope.question import check_labels_and_seed, refuse_unused, sort_options
 from blinkscope.replay import default_method, limited, record_of, source_of
 from blinkscope.replay_comparison import comparison_of
 from blinkscope.replay_formats import Item, item_to_json, select
@@ -80,6 +80,7 @@ def locate_recorded(
     reading, target = split_options(target, options)
     name, chosen = name_of(model), select(read_recorded(file_of(model)), item)
     record = reading.record(chosen, name)  # before a file is begun for what cannot be read
+    refuse_unread([chosen], reading, options)
     record.method_of_loop(target)  # or for what has no such target
     with keeping(run, spec_of(name, [chosen], reading, target)) as keeper:
         trace = analyse(chosen, keeper.record or record, target, keeper, announce=announce, watch=watch)
@@ -126,6 +127,12 @@ def split_options(target: Target | None, options: Mapping[str, Any]) -> tuple[Re
         ),
     )
     return Reading(**of_reading), target
+
+
+def refuse_unread(items: Iterable[Item], reading: Reading, given: Collection[str]) -> None:
+    """Refuse options, by name, that the method of none of the items would look at, where they are read by their own."""
+    if reading.method is None and not any(item.forks for item in items):
+        refuse_unused("grid", given, why=", by which recordings without forks are read,")
 
 
 def spec_of(model: str, items: Sequence[Item], reading: Reading, target: Target, **more: JSON) -> Spec:

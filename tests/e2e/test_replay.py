@@ -18,6 +18,7 @@ from blinkscope.runs.store import Run
 from tests.e2e.command import blinkscope, kill_after, result, same
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+SENTENCES = ("study", "replay", "--model", "replay:sentences.jsonl", "-o", "run.db")
 UMBRELLA = ("locate", "--model", "replay:rollouts.jsonl")
 
 
@@ -169,6 +170,14 @@ def test_a_study_until_windows_are_known_counts_those_that_are(folder: Path) -> 
     assert same(result("show", "run.db", cwd=folder), study)
 
 
+def test_an_option_that_some_items_look_at_is_for_those(folder: Path) -> None:
+    asked = ("study", "replay", "--model", "replay:rollouts.jsonl", "--error", "0.2", "--max-width", "2")
+    study = result(*asked, "-o", "run.db", cwd=folder)
+    assert [item["status"] for item in study["items"]] == ["complete"] * 3  # the last one by the grid
+    with pytest.raises(package.UserError, match="estimator is of the method divergence; grid, by which"):
+        package.locate(f"replay:{folder / 'rollouts.jsonl'}", item="direct", estimator="pooled")
+
+
 def test_other_formats_are_told_apart_by_their_fields(folder: Path) -> None:
     sentences = result("locate", "--model", "replay:sentences.jsonl", "-o", "a.db", cwd=folder)
     assert (sentences["method"], sentences["status"], sentences["final_label"]) == ("grid", "complete", "yes")
@@ -202,7 +211,12 @@ REFUSED = [
     ((*UMBRELLA, "--method", "guess"), "no method 'guess'"),
     ((*UMBRELLA, "--method", "grid", "--error", "0.1"), "error is of the method divergence"),
     ((*UMBRELLA, "--method", "grid", "--max-width", "2"), "max-width is of the methods divergence and bisect"),
-    ((*UMBRELLA, "--item", "direct", "--until", "windows"), "until is of the method divergence, and this is grid"),
+    ((*UMBRELLA, "--item", "direct", "--until", "windows"), "until is of the method divergence; grid, by which"),
+    ((*UMBRELLA, "--item", "direct", "--error", "0.1"), "error is of the method divergence; grid, by which"),
+    ((*UMBRELLA, "--item", "direct", "--estimator", "pooled"), "estimator is of the method divergence; grid, by which"),
+    ((*UMBRELLA, "--item", "direct", "--max-width", "3"), "a window of grid, by which recordings without forks are"),
+    ((*SENTENCES, "--error", "0.1"), "error is of the method divergence; grid, by which recordings without forks are"),
+    ((*SENTENCES, "--until", "windows"), "until is of the method divergence; grid, by which"),
     ((*UMBRELLA, "--labels", "1"), "labels is 1"),
     (("locate", "--model", "replay:"), "recorded rollouts are named by replay:FILE"),
     (("study", "replay", "--model", "toy:fork", "-o", "run.db"), "the model is 'toy:fork'"),

@@ -90,9 +90,9 @@ def command(arguments: argparse.Namespace) -> int:
 def _recorded(arguments: argparse.Namespace) -> int:
     why = ": prompt, labels and sampling of recorded rollouts are their own"
     refuse_options(arguments, OF_MODELS, why)
-    target = Target().changed(**target_changes(arguments))
+    changes = target_changes(arguments)
     if arguments.plan:
-        return _planned(plan(arguments.model, item=arguments.item, seed=arguments.seed), arguments)
+        return _planned(plan(arguments.model, item=arguments.item, seed=arguments.seed, **changes), arguments)
     run = run_file(arguments)
     check_places(arguments.report, run)
     with progress_display(sys.stderr) as display:
@@ -102,10 +102,10 @@ def _recorded(arguments: argparse.Namespace) -> int:
             method=recorded_method(arguments),
             seed=arguments.seed,
             labels=arguments.labels,
-            target=target,
             run=run,
             announce=_announce,
             watch=display.update,
+            **changes,
         )
     return conclude(trace, run, arguments)
 

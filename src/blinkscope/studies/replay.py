@@ -11,7 +11,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.trace import Target
 from blinkscope.keeper import Keeper
-from blinkscope.recorded import analyse, file_of, name_of, spec_of, split_options
+from blinkscope.recorded import analyse, file_of, name_of, refuse_unread, spec_of, split_options
 from blinkscope.replay_formats import Item
 from blinkscope.reread import items_of
 from blinkscope.runs.store import Run
@@ -39,6 +39,7 @@ def study_replay(
     """
     reading, target = split_options(target, options)
     name, items = name_of(model), {item.id: item for item in read_recorded(file_of(model))}
+    refuse_unread(items.values(), reading, options)
     with Run.create_or_open(run, spec_of(name, [*items.values()], reading, target, study="replay")) as file:
         # The numbers are those of the run file; the lines of the other one may have been put in another order since.
         for number, item in enumerate(map(items.__getitem__, items_of(file))):
