@@ -27,4 +27,4 @@ class Plan:
     @property
     def costs(self) -> tuple[MethodCost, ...]:
         """What the divergence method to several errors and other methods would cost on this path."""
-        return planned_costs(self.record.recursion, self.record.places, self.alternatives)
+        return planned_costs(len(self.record.steps), self.record.prediction, self.alternatives)

@@ -21,6 +21,7 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.keeper import Keeper, keeping, provenance
 from blinkscope.planning import Plan
+from blinkscope.plurals import counted
 from blinkscope.question import check_labels_and_seed, refuse_unused, sort_options
 from blinkscope.replay import default_method, limited, record_of, source_of
 from blinkscope.replay_comparison import comparison_of
@@ -89,13 +90,24 @@ def locate_recorded(
 
 
 def plan_recorded(model: str, item: str | None, **options: Any) -> Plan:
-    """What ``locate_recorded`` would cost; see ``plan``."""
+    """What ``locate_recorded`` would cost, no more than was recorded; see ``plan``."""
     reading, target = split_options(None, {**options, "method": MethodOptions()})
     chosen = select(read_recorded(file_of(model)), item)
+    if not chosen.forks:
+        raise UserError(
+            f"item {chosen.id!r} has no forks, so there is nothing to plan: it is read by the grid, which takes the "
+            "free continuations as they were recorded."
+        )
     record = reading.record(chosen, name_of(model))
     above = Counter(fork.position for fork in chosen.forks if fork.p > FORKING_FROM)
     alternatives = tuple(above[s] for s in range(len(record.steps)))
-    return Plan(record, record.prediction(target), 0, alternatives=alternatives)
+    there = record.all_recorded
+    note = (
+        f"{counted(there.continuations, 'continuation')} of about {counted(there.generated_tokens, 'token')} in all "
+        "can be drawn from the recording; divergence ends with them, whatever error it has reached by then. The other "
+        "methods would ask a model for theirs."
+    )
+    return Plan(record, record.prediction(target), 0, (note,), alternatives)
 
 
 def analyse(

@@ -145,6 +145,24 @@ def test_a_study_holds_all_items_and_each_can_be_looked_at(folder: Path) -> None
     ]
 
 
+def test_a_plan_predicts_no_more_than_was_recorded(folder: Path) -> None:
+    planned = result(*UMBRELLA, "--plan", cwd=folder)
+    row = json.loads((folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    recorded = sum(sum(fork["outcomes"].values()) * fork["mean_tokens"] for fork in row["forks"])
+    drawn = result(*UMBRELLA, "--error", "0.001", "-o", "run.db", cwd=folder)["cost"]["continuations"]  # all there are
+    costs = {(row["method"], row["error"]): row for row in planned["costs"]}
+    for (method, _), row in costs.items():
+        if method.startswith("divergence"):
+            assert row["continuations"] <= drawn
+            assert max(row["generated_tokens"], *row["usual"]) <= recorded
+    most = costs["divergence, unbiased", 0.02]
+    assert most["continuations"] == drawn
+    assert costs["resampling every token", 0.02]["generated_tokens"] > recorded
+    (note,) = planned["notes"]
+    assert note.startswith(f"{drawn} continuations of about {most['generated_tokens']} tokens in all can be drawn")
+    assert f"Note: {note}" in blinkscope(*UMBRELLA, "--plan", cwd=folder).stdout
+
+
 def test_an_item_that_cannot_be_read_is_counted_and_the_others_go_on(folder: Path) -> None:
     asked = ("study", "replay", "--model", "replay:rollouts.jsonl", "--method", "divergence", "-o", "run.db")
     study = result(*asked, cwd=folder)
@@ -218,6 +236,10 @@ REFUSED = [
     ((*SENTENCES, "--error", "0.1"), "error is of the method divergence; grid, by which recordings without forks are"),
     ((*SENTENCES, "--until", "windows"), "until is of the method divergence; grid, by which"),
     ((*UMBRELLA, "--labels", "1"), "labels is 1"),
+    ((*UMBRELLA, "--item", "direct", "--plan"), "'direct' has no forks, so there is nothing to plan"),
+    ((*UMBRELLA, "--plan", "--error", "7"), "error is 7.0"),
+    ((*UMBRELLA, "--plan", "-o", "run.db"), "--plan draws nothing and writes no file; leave -o out, or --plan"),
+    (("locate", "x", "--model", "toy:fork", "--plan", "--report", "x.html"), "leave --report out, or --plan"),
     (("locate", "--model", "replay:"), "recorded rollouts are named by replay:FILE"),
     (("study", "replay", "--model", "toy:fork", "-o", "run.db"), "the model is 'toy:fork'"),
     (("locate", "--model", "replay:none.jsonl"), "none.jsonl cannot be read"),

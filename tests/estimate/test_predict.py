@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_of_a_fork_that_half_the_first_look_took_the_other_way_the_rest_is_fores
 
 def test_the_peers_of_a_path_of_four_tokens() -> None:
     recursion = Recursion(np.array([1.0, 0.5, 1.0, 0.5]), np.array([0.0, 0.5, 0.0, 0.5]))
-    costs = planned_costs(recursion, (Stratum(1, 2.0), Stratum(3, 1.0)), (0, 2, 0, 1))
+    costs = planned_costs(4, partial(predict, recursion, (Stratum(1, 2.0), Stratum(3, 1.0))), (0, 2, 0, 1))
     tokens = {(cost.method, cost.error): cost.expected.generated_tokens for cost in costs}
     assert tokens["resampling every token 100 times", None] == 100 * (4 + 3 + 2 + 1)
     assert tokens["resampling every token", 0.1] == 17 * 10  # ceil(1/6 / 0.1^2) = 17 at every row

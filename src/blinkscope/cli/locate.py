@@ -53,6 +53,9 @@ def command(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) not in NOT_GIVEN:
             option = name.replace("_", "-")
             raise UserError(f"--{option} belongs to pictures; it needs --model diffusion:NAME or diffusers:FOLDER.")
+    if arguments.plan and (written := [option for option in ("output", "report") if getattr(arguments, option)]):
+        option = {"output": "-o", "report": "--report"}[written[0]]
+        raise UserError(f"--plan draws nothing and writes no file; leave {option} out, or --plan.")
     if arguments.model.startswith("replay:"):
         return _recorded(arguments)
     if arguments.item is not None:
@@ -161,7 +164,8 @@ def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
     each = planned.seconds_per_token
     if arguments.json:
         rows = [{"method": cost.method, "error": cost.error, **asdict(cost.expected)} for cost in planned.costs]
-        print(json.dumps({"schema": 1, "tokens": steps, "open": places, "seconds_per_token": each, "costs": rows}))
+        found = {"schema": 1, "tokens": steps, "open": places, "seconds_per_token": each, "costs": rows}
+        print(json.dumps({**found, "notes": planned.notes}))
         return 0
     print(f"{_places(planned)}; nothing was drawn\n")
     width = max(len(cost.method) for cost in planned.costs)
@@ -179,6 +183,8 @@ def _planned(planned: Plan, arguments: argparse.Namespace) -> int:
     print(f"\nHow open the outcome is only draws can tell: eight runs in ten take, {ranges}.")
     if each is not None:
         print("Times are those of one continuation at a time, as the generation was written; side by side takes less.")
+    for note in planned.notes:
+        print(f"Note: {note}")
     return 0
 
 

@@ -8,7 +8,7 @@ how much runs differ from what is predicted. A method that has had its first loo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +43,11 @@ class Prediction:
     generated_tokens: int
     usual: tuple[int, int] | None = None
 
-    def at_most(self, continuations: int, tokens: int) -> Prediction:
+    def at_most(self, there: Prediction) -> Prediction:
         """The same where there is no more than this to draw."""
+        tokens = there.generated_tokens
         usual = None if self.usual is None else (min(self.usual[0], tokens), min(self.usual[1], tokens))
-        return Prediction(min(self.continuations, continuations), min(self.generated_tokens, tokens), usual)
+        return Prediction(min(self.continuations, there.continuations), min(self.generated_tokens, tokens), usual)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def bisection(steps: int, draws: int) -> Prediction:
 
 
 def planned_costs(
-    recursion: Recursion, strata: Sequence[Stratum], alternatives: Sequence[int]
+    steps: int, divergence: Callable[[Target], Prediction], alternatives: Sequence[int]
 ) -> tuple[MethodCost, ...]:
     """The divergence method to several errors, and the other ways to look at a path of N tokens.
 
@@ -108,9 +109,10 @@ def planned_costs(
 
     Parameters
     ----------
+    steps : N.
+    divergence : what the divergence method is expected to cost to a target.
     alternatives : at each position, how many alternatives have a probability above ``FORKING_FROM``.
     """
-    steps = recursion.steps
     left = [float(steps - t) for t in range(steps)]
 
     def free(rows: Sequence[int], draws: int) -> Prediction:
@@ -118,13 +120,11 @@ def planned_costs(
 
     every = range(steps)
     found = [
-        MethodCost(
-            f"divergence, {estimator}", error, predict(recursion, strata, Target(error=error, estimator=estimator))
-        )
+        MethodCost(f"divergence, {estimator}", error, divergence(Target(error=error, estimator=estimator)))
         for estimator in TYPICAL_SPREAD
         for error in PLANNED_ERRORS
     ]
-    windows = predict(recursion, strata, Target().changed(until="windows"))
+    windows = divergence(Target().changed(until="windows"))
     found.append(MethodCost("divergence, until windows are known", None, windows))
     found += [
         MethodCost("resampling every token", error, free(every, math.ceil(TYPICAL_SPREAD["unbiased"] / error**2)))

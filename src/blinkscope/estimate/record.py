@@ -128,18 +128,19 @@ class PathRecord:
     def prediction(self, target: Target) -> Prediction:
         """What a run to this target is expected to cost, budgets left aside; known before anything is drawn."""
         expected = self._expected(target)
-        return expected if self.limits is None else expected.at_most(sum(self.limits), self._recorded_tokens)
+        return expected if self.limits is None else expected.at_most(self.all_recorded)
 
     @property
-    def _recorded_tokens(self) -> int:
-        """Tokens of all draws that there are, where they come to an end."""
+    def all_recorded(self) -> Prediction:
+        """Continuations and expected tokens of all draws that there are, where they come to an end."""
         assert self.limits is not None
-        return round(sum(limit * cost for limit, (_, cost) in zip(self.limits, self.strata, strict=True)))
+        tokens = sum(limit * cost for limit, (_, cost) in zip(self.limits, self.strata, strict=True))
+        return Prediction(sum(self.limits), round(tokens))
 
     def _foreseen(self, tokens: float | None) -> int | None:
         if tokens is None or self.limits is None:
             return None if tokens is None else round(tokens)
-        return min(round(tokens), self._recorded_tokens)
+        return min(round(tokens), self.all_recorded.generated_tokens)
 
     def _expected(self, target: Target) -> Prediction:
         """The same for draws that never end."""
