@@ -194,6 +194,13 @@ def realistic(*, truth: bool = False) -> Trace:
     )
 
 
+def blank(text: str) -> Trace:
+    """The same generation, decided at a token of white space, or of no text at all, in place of its word."""
+    trace = realistic()
+    steps = tuple(replace(step, text=text) if step.text == " Dogs" else step for step in trace.steps)
+    return replace(trace, steps=steps, text="".join(step.text for step in steps))
+
+
 def grid() -> Trace:
     """The same generation, looked at in six places only, where the model went on freely."""
     trace = realistic()

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from blinkscope.errors import MissingExtra
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
 from blinkscope.report.figures import curve_figure, label_styles
-from tests.report.sample import HOSTILE, hostile, long, realistic, undecided
+from tests.report.sample import HOSTILE, blank, hostile, long, realistic, undecided
 
 
 def drawn(figure: Figure) -> bytes:
@@ -95,6 +95,14 @@ def test_words_that_look_like_bad_mathematics_and_private_names_are_drawn():
     figure = curve_figure(replace(trace, posterior=posterior, final_label=labels[0]))
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert names == ["$\\frac{ (this text)", "_hidden", "\\input{/etc/passwd}"]
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize(("text", "shown"), [(" ", "␣"), ("\n\n\t", "↵↵⇥"), ("", "∅")])
+@pytest.mark.filterwarnings("error:Glyph")
+def test_a_window_of_white_space_is_named(text, shown):
+    figure = curve_figure(blank(text))
+    assert [note.get_text() for note in figure.axes[0].texts] == [shown]
     assert drawn(figure)
 
 

@@ -364,6 +364,21 @@ def test_a_click_shows_forks_and_what_came_of_them(browser: Browser, written: Ca
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(("text", "shown"), [(" ", "␣"), ("\n\n", "↵↵"), ("", "∅")], ids=["space", "breaks", "nothing"])
+def test_a_window_of_white_space_is_seen(
+    text: str, shown: str, browser: Browser, written: Callable[[Trace], Path]
+) -> None:
+    with visit(browser, written(sample.blank(text))) as seen:
+        page = seen.page
+        assert page.locator("table.windows td[data-name=Text]").inner_text() == shown
+        assert f"at “{shown}” (token 13)" in page.inner_text(".lead")
+        page.click(token(12))
+        assert page.locator("#panel-title").inner_text() == f"Instead of {shown}"
+        assert page.locator("#panel .kept .word").inner_text() == shown
+    assert seen.quiet
+
+
+@pytest.mark.browser
 def test_text_and_plot_follow_each_other(browser: Browser, written: Callable[[Trace], Path]) -> None:
     trace = sample.realistic()
     with visit(browser, written(trace)) as seen:

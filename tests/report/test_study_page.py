@@ -145,6 +145,18 @@ def test_it_opens_quietly_and_hostile_text_stays_text(
 
 
 @pytest.mark.browser
+def test_a_window_of_white_space_is_seen(browser: Browser, tmp_path: Path) -> None:
+    result = result_of()
+    pieces = (Piece("Well"), Piece("\n\n", 0.6, 1), Piece("cats"), Piece(" ", 0.3), Piece("\n"), Piece("purr"))
+    texts = (Transcript("1", "cat", pieces),)
+    page = study_page(replace(result, findings=replace(result.findings, transcripts=texts)))
+    with visit(browser, write_page(page, tmp_path / "study.html")) as seen:
+        assert seen.page.locator(".texts .in-window").inner_text().strip() == "1↵↵"
+        assert seen.page.locator(".texts p").last.inner_text() == "Well1↵↵\n\ncats␣ \npurr"
+    assert seen.quiet
+
+
+@pytest.mark.browser
 def test_tables_sort_and_filter_and_texts_are_found(browser: Browser, path: Path) -> None:
     with visit(browser, path) as seen:
         page = seen.page

@@ -19,7 +19,7 @@ from blinkscope.report.notebook import notebook_html
 from blinkscope.report.progress import Display, filled, progress_display, standing
 from blinkscope.report.terminal import print_trace
 from blinkscope.studies.whole import Whole
-from tests.report.sample import HOSTILE, decided, hostile, long, realistic, undecided
+from tests.report.sample import HOSTILE, blank, decided, hostile, long, realistic, undecided
 
 
 class Terminal(io.StringIO):
@@ -56,6 +56,21 @@ def test_a_pipe_gets_brackets_and_numbers_in_place_of_colour():
     text = printed(realistic())
     assert "temperament. ⟦Dogs⟧¹ are loyal" in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(("text", "shown"), [(" ", "␣"), ("\n\n", "↵↵"), ("", "∅")], ids=["space", "breaks", "nothing"])
+def test_a_window_of_white_space_is_seen(text, shown):
+    trace = blank(text)
+    table = printed(trace)
+    assert f"temperament.⟦{shown}⟧¹" in table
+    (row,) = [line for line in table.splitlines() if "12 → 13" in line]
+    assert words(row).startswith(f"1 {shown} 12 → 13 ")
+    assert f"1. {shown}  (tokens kept 12 → 13)" in printed(trace, width=80)
+    assert re.search(rf"\x1b\[1;30;43m{shown}\x1b", printed(trace, file=Terminal()))
+    assert f"“{shown}” (token 13)" in finding(trace)
+    page = notebook_html(trace)
+    assert f">{shown}</span>" in page
+    assert f">{shown}</td>" in page
 
 
 def test_a_terminal_gets_colour_and_no_brackets():

@@ -81,6 +81,24 @@ def test_a_shortened_text_shows_both_ends():
     assert shortened("the first words and then very many more until the last", 20) == "the first wo…he last"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (" ", "␣"),
+        ("\n\n", "↵↵"),
+        (" \t\r\n", "␣⇥␍↵"),
+        ("\u00a0", "⟨U+00A0⟩"),
+        ("", ""),
+        (" a \n", "a"),
+        (" " * 99, "␣" * 5),
+    ],
+)
+def test_white_space_is_spelled_out_where_there_is_nothing_else(text, shown):
+    assert shortened(text, 99).startswith(shown)
+    assert bool(shown) == bool(shortened(text, 20))
+    assert shortened(f"{text}|", 99).endswith("|")
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", '=HYPERLINK("x")'])
 def test_no_cell_starts_a_formula(text):
     file = io.StringIO()

@@ -10,6 +10,7 @@ from blinkscope.errors import MissingExtra
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import RESERVED
 from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
+from blinkscope.report import summary
 from blinkscope.report.text import shortened
 from blinkscope.window import TokenWindow
 
@@ -101,7 +102,7 @@ def _name_windows(axes: Axes, trace: Trace, windows: Sequence[TokenWindow]) -> N
         return
     for window in windows:
         axes.annotate(
-            _words(trace.covered(window), WORDS_WIDTH),
+            _in_font(summary.words(trace, window, WORDS_WIDTH)),
             ((window.start + window.end) / 2, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 4),
@@ -114,8 +115,8 @@ def _name_windows(axes: Axes, trace: Trace, windows: Sequence[TokenWindow]) -> N
         )
 
 
-def _words(text: str, width: int) -> str:
-    return shortened(text, width).translate(PICTURES)
+def _in_font(text: str) -> str:
+    return text.translate(PICTURES)
 
 
 def _dress(axes: Axes, trace: Trace) -> None:
@@ -130,7 +131,7 @@ def _dress(axes: Axes, trace: Trace) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#000000", alpha=0.08)
     axes.set_axisbelow(True)
-    shown = [_words(label, LABEL_WIDTH) for label in trace.labels]
+    shown = [_in_font(shortened(label, LABEL_WIDTH)) for label in trace.labels]
     shown = [
         f"{name} (this {subject})" if label == trace.final_label else name
         for name, label in zip(shown, trace.labels, strict=True)

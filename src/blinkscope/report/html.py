@@ -223,7 +223,7 @@ def _place(trace: Trace, window: TokenWindow) -> str:
     start, end = window.start, window.end
     tokens = f"token {end}" if end == start + 1 else f"tokens {start + 1} to {end}"
     doubt = "" if window.certain else f"; a window with probability {_number(window.probability)}"
-    return f"“{shortened(trace.covered(window), PLACE_WIDTH)}” ({tokens}{doubt})"
+    return f"“{summary.words(trace, window, PLACE_WIDTH)}” ({tokens}{doubt})"
 
 
 def _number(value: float) -> str:

@@ -75,7 +75,7 @@ def _windows(trace: Trace, windows: Sequence[TokenWindow]) -> list[tuple[str, ..
     return [
         (
             str(number),
-            shortened(trace.covered(window), 60),
+            summary.words(trace, window, 60),
             f"{window.start} → {window.end}",
             f"{window.change:.2f} [{window.low:.2f}, {window.high:.2f}]",
             f"{window.probability:.2f}",

@@ -113,7 +113,7 @@ def _chart(axes: Any, chart: Chart, *, beside: bool) -> None:
         axes.yaxis.get_major_locator().set_params(integer=True)
     if chart.ticks:
         aslant = {"rotation": 30, "ha": "right"} if len(chart.ticks) > 4 else {}
-        names = [name if "\n" in name else shortened(name, NAME_WIDTH) for _, name in chart.ticks]
+        names = [name if "\n" in name.strip() else shortened(name, NAME_WIDTH) for _, name in chart.ticks]
         axes.set_xticks([x for x, _ in chart.ticks], names, **aslant)
     if chart.doubling:
         axes.set_xscale("log", base=2)

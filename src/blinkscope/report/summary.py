@@ -11,7 +11,7 @@ from blinkscope.divergence import total_variation
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Trace
 from blinkscope.plurals import counted
-from blinkscope.report.text import shortened, visible
+from blinkscope.report.text import NOTHING, blanks, shortened, visible
 from blinkscope.window import CERTAIN_FROM, TokenWindow, default_max_width
 
 LABEL_WIDTH = 24
@@ -27,7 +27,10 @@ class Segment:
 
 
 def segments(trace: Trace, windows: Sequence[TokenWindow]) -> tuple[Segment, ...]:
-    """The generation, cut at its windows. White space at the edge of a window is left outside of it."""
+    """The generation, cut at its windows.
+
+    White space at the edge of a window is left outside of it; where a window is nothing else, signs stand for it.
+    """
     found: list[Segment] = []
     position = 0
 
@@ -39,15 +42,20 @@ def segments(trace: Trace, windows: Sequence[TokenWindow]) -> tuple[Segment, ...
             found.append(Segment(visible(text), window))
 
     for number, window in enumerate(windows, 1):
-        words = between(window.start, window.end)
-        core = words.strip() or words
-        lead, _, trail = words.partition(core)
+        covered = between(window.start, window.end)
+        core = covered.strip()
+        lead, _, trail = covered.partition(core) if core else ("", "", covered)
         add(between(position, window.start) + lead)
-        add(core, number)
+        add(core or blanks(covered) or NOTHING, number)
         add(trail)
         position = window.end
     add(between(position, len(trace.steps)))
     return tuple(found)
+
+
+def words(trace: Trace, window: TokenWindow, width: int) -> str:
+    """What a window covers, on one line; a token may have no text at all."""
+    return shortened(trace.covered(window), width) or NOTHING
 
 
 def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:

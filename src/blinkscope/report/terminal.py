@@ -173,7 +173,7 @@ def _table(trace: Trace, windows: Sequence[TokenWindow]) -> RenderableType:
     for number, window in enumerate(windows, 1):
         cells = (
             str(number),
-            shortened(trace.covered(window), 30),
+            summary.words(trace, window, 30),
             f"{window.start} → {window.end}",
             _change(window),
             f"{window.probability:.2f}",
@@ -191,9 +191,7 @@ def _paragraphs(trace: Trace, windows: Sequence[TokenWindow]) -> RenderableType:
 
     parts: list[RenderableType] = []
     for number, window in enumerate(windows, 1):
-        parts.append(
-            Text(f"{number}. {shortened(trace.covered(window), 40)}  (tokens kept {window.start} → {window.end})")
-        )
+        parts.append(Text(f"{number}. {summary.words(trace, window, 40)}  (tokens kept {window.start} → {window.end})"))
         said = (
             f"change {_change(window)}, probability {window.probability:.2f}, {summary.direction(trace, window)}\n"
             f"{summary.law(window.before, 2)} → {summary.law(window.after, 2)}"

@@ -17,6 +17,8 @@ HIDDEN = re.compile(
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+BLANKS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+NOTHING = "∅"
 JOINER, EMOJI_STYLE = "\u200d", "\ufe0f"
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
@@ -34,28 +36,39 @@ def visible(text: str, *, keep: str = "\n\t") -> str:
 
     def spelled(match: re.Match[str]) -> str:
         character = match.group()
-        if character in keep or _joins_emoji(text, match.start()):
-            return character
-        code = ord(character)
-        if code < 0x20:
-            return chr(0x2400 + code)
-        return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+        return character if character in keep or _joins_emoji(text, match.start()) else _spelled(character)
 
     return HIDDEN.sub(spelled, text)
 
 
 def shortened(text: str, width: int) -> str:
-    """One visible line of at most ``width`` characters, cut in the middle where it is longer."""
-    line = visible(" ".join(text.split()), keep="")
+    """One visible line of at most ``width`` characters, cut in the middle where it is longer.
+
+    White space is closed up; a text that is nothing else is spelled out: ``␣`` for a space, ``↵`` for a line break.
+    """
+    line = visible(" ".join(text.split()), keep="") or blanks(text)
     if len(line) <= width:
         return line
     head = (width - 1) * 2 // 3
     return f"{line[:head]}…{line[len(line) - (width - 1 - head) :]}"
 
 
+def blanks(text: str) -> str:
+    """White space, each character as a sign that can be seen."""
+    return "".join(BLANKS.get(character) or _spelled(character) for character in text)
+
+
 def csv_cell(text: str) -> str:
     """A text that no spreadsheet takes for a formula: an apostrophe goes before what could start one."""
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _spelled(character: str) -> str:
+    """The picture of a control character; any other by its number."""
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
 
 
 def _joins_emoji(text: str, at: int) -> bool:

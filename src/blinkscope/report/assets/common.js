@@ -22,16 +22,20 @@ const common = (() => {
 
   const spelled = (character) => `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
-  /** Text cut into [what is shown, class]: none for the text itself. On one line, breaks are spelled too. */
+  const SIGNS = { "\n": ["\u21b5", "break"], "\t": ["\u21e5", "hidden"], " ": ["\u2423", "hidden"] };
+  const sign = (character) => SIGNS[character] ?? [spelled(character), "hidden"];
+
+  /** Text cut into [what is shown, class]: none for the text itself. On one line breaks are spelled too, and spaces
+   * where there is nothing else. */
   function visible(text, oneLine) {
+    if (oneLine && !/\S/u.test(text)) return [...text].map(sign);
     const pieces = [];
     let from = 0;
     for (const match of text.matchAll(HIDDEN)) {
       const character = match[0];
       if (!oneLine && (character === "\n" || character === "\t")) continue;
       if (match.index > from) pieces.push([text.slice(from, match.index)]);
-      if (character === "\n") pieces.push(["\u21b5", "break"]);
-      else pieces.push([character === "\t" ? "\u21e5" : spelled(character), "hidden"]);
+      pieces.push(sign(character));
       from = match.index + character.length;
     }
     if (from < text.length) pieces.push([text.slice(from)]);
@@ -45,8 +49,8 @@ const common = (() => {
   /** Part of a text, counted in whole characters: half a surrogate pair would show as one that is hidden. */
   const part = (text, from, to) => [...text].slice(from, to).join("");
   const clipped = (text, length) => (text.length > length ? `${part(text, 0, length).trimEnd()} \u2026` : text);
-  /** What a model said: set in its own direction and language. */
-  const Said = ({ text }) => html`<bdi class="said" lang="">${line(text)}</bdi>`;
+  /** What a model said: set in its own direction and language; a token may have no text at all. */
+  const Said = ({ text }) => html`<bdi class="said" lang="">${text ? line(text) : nodes([["\u2205", "hidden"]])}</bdi>`;
 
   // ------------------------------------------------------------------ numbers
 
