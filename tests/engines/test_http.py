@@ -317,23 +317,33 @@ def test_several_servers_share_the_work_and_one_that_dies_loses_nothing() -> Non
         one.requests.clear()
         pair = f"{one.url},{two.url}"
         assert located(pair) == expected
-        assert min(len(work(one)), len(work(two))) > 5
-        # The same prefix goes to the same server, whose cache has it.
-        homes: dict[tuple[int, ...], set[int]] = {}
-        for number, server in enumerate((one, two)):
-            for asked in work(server):
-                if asked["max_tokens"] != 1:
-                    homes.setdefault(tuple(asked["prompt"][:-1]), set()).add(number)  # type: ignore[index]
-        assert np.mean([len(home) == 1 for home in homes.values()]) > 0.9
-        two.stop_after = [10]
+        # Where a prefix belongs follows from the servers' ports, so one of the two may have next to nothing to do.
+        busier = max((one, two), key=lambda server: len(work(server)))
+        busier.stop_after = [10]
         assert located(pair) == expected
-        two.stop()
+        assert not busier.stop_after
+        busier.stop()
         with pytest.warns(UserWarning, match="left out"):
             assert located(pair) == expected
 
 
+def test_a_prefix_goes_to_the_server_whose_cache_has_it_and_prefixes_are_shared_out() -> None:
+    with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY) as two:
+        engine = open_engine(f"{one.url},{two.url}")
+        starts = [Path(engine.encode("Which" + " way?" * (1 + n)), ()) for n in range(50)]
+        for server in (one, two):
+            server.requests.clear()
+        jobs = [Job((n, again), start, 0, (), (n, again, 0)) for n, start in enumerate(starts) for again in range(2)]
+        assert len(list(engine.continue_(jobs, LAW, 1))) == 100
+        homes = [Counter(tuple(asked["prompt"]) for asked in work(server)) for server in (one, two)]  # type: ignore[arg-type]
+        assert not homes[0].keys() & homes[1].keys()
+        assert set(homes[0].values()) == set(homes[1].values()) == {2}
+        # Half of the 50 each, as a coin would have it: fewer than 8 have probability 1.1e-7 for each of the two.
+        assert min(map(len, homes)) >= 8
+
+
 def test_two_who_ask_at_once_stay_within_a_servers_room() -> None:
-    with serving("vllm", toy=TOY, latency=0.02) as one, serving("vllm", toy=TOY, latency=0.02) as two:
+    with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY) as two:
         engine = open_engine(f"{one.url},{two.url}?concurrency=3")
         start = toy_start(engine)
         said: dict[int, list[tuple[int, ...]]] = {}
@@ -357,8 +367,8 @@ def test_two_who_ask_at_once_stay_within_a_servers_room() -> None:
 
 
 def test_a_server_that_comes_back_is_used_again() -> None:
-    with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY, latency=0.02) as two:
-        engine = open_engine(f"{one.url},{two.url}?concurrency=4")
+    with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY) as two:
+        engine = open_engine(f"{one.url},{two.url}?concurrency=5")
         start = toy_start(engine)
         jobs = [Job((i,), start, 0, (), (3, i, 0)) for i in range(40)]
         two.stop()
@@ -375,7 +385,10 @@ def test_a_server_that_comes_back_is_used_again() -> None:
 
 
 def at_many_places(engine: Engine) -> dict[tuple[int, ...], tuple[int, ...]]:
-    """More continuations of eight prefixes than one of two servers is given at a time."""
+    """Five continuations of each of eight prefixes.
+
+    Of two servers that are given five at a time each has a request at once, wherever their prefixes belong.
+    """
     path = toy_path(engine)
     jobs = [Job((s, i), path, s, (), (4, s, i)) for s in range(8) for i in range(5)]
     return {done.job.key: done.tokens for done in engine.continue_(jobs, LAW, 1)}
@@ -394,7 +407,7 @@ def test_servers_that_differ_are_refused_and_left_out_where_they_come_later(
     other: dict[str, object], words: str
 ) -> None:
     with serving("llama-server", toy=TOY) as one, serving(toy=TOY, **{"dialect": "llama-server", **other}) as two:  # type: ignore[arg-type]
-        pair = f"{one.url},{two.url}?concurrency=2"
+        pair = f"{one.url},{two.url}?concurrency=5"
         with pytest.raises(UserError, match=words):
             open_engine(pair)
         two.stop()
@@ -410,7 +423,7 @@ def test_servers_that_differ_are_refused_and_left_out_where_they_come_later(
 
 def test_a_server_that_comes_back_with_another_model_gets_no_work() -> None:
     with serving("vllm", toy=TOY) as one, serving("vllm", toy=TOY) as two:
-        engine = open_engine(f"{one.url},{two.url}?concurrency=2")
+        engine = open_engine(f"{one.url},{two.url}?concurrency=5")
         expected = at_many_places(engine)
         assert work(two)
         two.stop()
@@ -593,7 +606,8 @@ def test_text_servers_share_the_work() -> None:
         one.requests.clear()
         two.requests.clear()
         assert located(f"{one.url},{two.url}?concurrency=4") == alone
-        assert min(len(work(one)), len(work(two))) > 10
+        # What the one whose prefix it is has no room for goes to the other, at once: four in a round at least.
+        assert min(sum(asked["max_tokens"] > 1 for asked in work(server)) for server in (one, two)) >= 4  # type: ignore[operator]
 
 
 def test_drift_is_detected_and_said() -> None:
