@@ -13,7 +13,9 @@ import argparse
 import asyncio
 import json
 import re
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,12 +84,15 @@ class Vocabulary:
 class Faults:
     """What goes wrong with requests that write or score, each by its chance, from one stream of random numbers.
 
-    kinds: busy (429), broken (500), cut, malformed, miscounted, slow.
+    kinds: busy (429), broken (500), cut, malformed, miscounted, slow. most: number of faults after which all goes well.
+    after: seconds that one who is busy asks to wait.
     """
 
     share: float = 0.0
     kinds: tuple[str, ...] = ("busy", "broken", "cut", "malformed", "miscounted")
     slow: float = 1.0
+    most: float = float("inf")
+    after: float = 0.05
     seed: int = 0
     seen: Counter[str] = field(default_factory=Counter)
 
@@ -95,7 +100,7 @@ class Faults:
         self._random = np.random.default_rng(self.seed)
 
     def next(self) -> str | None:
-        if self._random.random() >= self.share:
+        if self._random.random() >= self.share or self.seen.total() >= self.most:
             return None
         kind = self.kinds[int(self._random.integers(len(self.kinds)))]
         self.seen[kind] += 1
@@ -108,7 +113,9 @@ class FakeServer:
 
     most_listed: log-probabilities that it lists for a token. window: its context window. key: what it wants to be sent.
     stop_after: requests after which it stops, again and again; comes_back: whether it starts again each time.
-    requests: bodies by path, in the order in which they came. largest: most requests at a time.
+    requests: bodies by path, in the order in which they came. busy, largest: requests that it has, and most at a time.
+    arrived: when each request that writes or scores came, on the monotonic clock. While it is stopped its port is kept,
+    so that no other process of the machine gets it.
     """
 
     dialect: str = "vllm"
@@ -127,12 +134,14 @@ class FakeServer:
     comes_back: bool = True
     port: int = 0
     requests: list[tuple[str, Any]] = field(default_factory=list)
+    arrived: list[float] = field(default_factory=list)
+    busy: int = 0
     largest: int = 0
 
     def __post_init__(self) -> None:
         self.machine = open_toy(self.toy).machine
         self.vocabulary = Vocabulary.of(self.machine, self.twins)
-        self._busy = self._served = 0
+        self._served = 0
         self._laws: dict[Any, dict[int, float]] = {}
         self._filtered: dict[Any, NextTokenLaw] = {}
         self._followed: dict[Any, Any] = {}
@@ -140,6 +149,12 @@ class FakeServer:
         self._canned = json.dumps({"choices": [self._canned_choice()], "usage": {"completion_tokens": 60}}).encode()
         self._loop = asyncio.new_event_loop()
         self._listening: asyncio.Server | None = None
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", self.port))
+        self.port = self._kept.getsockname()[1]
+        self._answers, self._turn = float("inf"), asyncio.Condition()
+        self._back: asyncio.Task[None] | None = None
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     @property
@@ -147,18 +162,34 @@ class FakeServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> FakeServer:
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
         return self
 
     def stop(self) -> None:
         """Cut every connection and listen no more."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+
+    def hold(self, answers: float = 0) -> None:
+        """Give so many more answers, and take all other requests without one until there is ``release``."""
+        asyncio.run_coroutine_threadsafe(self._allow(answers), self._loop).result()
+
+    def release(self) -> None:
+        self.hold(float("inf"))
+
+    async def _allow(self, answers: float) -> None:
+        async with self._turn:
+            self._answers = answers
+            self._turn.notify_all()
 
     async def _start(self) -> None:
         self._listening = await asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=16384)
-        self.port = self._listening.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
+        if self._back is not None:
+            self._back.cancel()
+        await self._cut()
+
+    async def _cut(self) -> None:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
@@ -180,9 +211,14 @@ class FakeServer:
             writer.close()
 
     async def _answer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> None:
-        self._busy += 1
-        self.largest = max(self.largest, self._busy)
+        self.busy += 1
+        self.largest = max(self.largest, self.busy)
         try:
+            if path in WORK:
+                self.arrived.append(time.monotonic())
+            async with self._turn:
+                await self._turn.wait_for(lambda: self._answers > 0)
+                self._answers -= 1
             if self.latency:
                 await asyncio.sleep(self.latency)
             fault = self.faults.next() if path in WORK else None
@@ -191,7 +227,7 @@ class FakeServer:
                 if self.stop_after and self._served >= self.stop_after[0]:
                     self.stop_after.pop(0)
                     self._served = 0
-                    self._loop.create_task(self._restart())
+                    self._back = self._loop.create_task(self._restart())
                     return
             if fault == "cut":
                 writer.transport.abort()
@@ -200,7 +236,7 @@ class FakeServer:
                 await asyncio.sleep(self.faults.slow)
             status, answer, more = self._reply(path, headers, body, fault)
         finally:
-            self._busy -= 1
+            self.busy -= 1
         lines = [f"HTTP/1.1 {status} {REASONS[status]}", "Content-Type: application/json", *more]
         if self.dialect == "llama-server":
             lines.append("Server: llama.cpp")
@@ -208,7 +244,7 @@ class FakeServer:
         await writer.drain()
 
     async def _restart(self) -> None:
-        await self._stop()
+        await self._cut()
         if self.comes_back:
             await asyncio.sleep(0.5)
             await self._start()
@@ -217,7 +253,7 @@ class FakeServer:
         self, path: str, headers: dict[str, str], body: bytes, fault: str | None
     ) -> tuple[int, bytes, tuple[str, ...]]:
         if fault == "busy":
-            return 429, b'{"error": {"message": "too many requests"}}', ("Retry-After: 0.05",)
+            return 429, b'{"error": {"message": "too many requests"}}', (f"Retry-After: {self.faults.after}",)
         if fault == "broken":
             return 500, b'{"error": {"message": "the engine is dead"}}', ()
         if self.canned and path in WORK and b'"max_tokens":1,' not in body:

@@ -6,6 +6,7 @@ python tests/engines/llama.py [PORT]     prints its address, then serves until i
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,13 +19,17 @@ SLOTS, SLOT_TOKENS = 4, 512
 
 @dataclass
 class LlamaProcess:
-    """The server's process; it can be killed and started again at the same address."""
+    """The server's process; it can be killed and started again at the same address, which is kept for it meanwhile."""
 
-    port: int = 0
+    port: int = field(init=False)
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.port = self._kept.getsockname()[1]
         self.start()
 
     def start(self) -> None:
@@ -32,7 +37,6 @@ class LlamaProcess:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
-        self.port = int(self.url.rpartition(":")[2])
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
