@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,25 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+KILLED = """
+import os, signal, sys
+from blinkscope.cli.main import main
+from blinkscope.runs.store import Run
+
+left, add = int(sys.argv[1]), Run.add
+
+def counted(run, draws, *generation):
+    global left
+    batch = list(draws)
+    add(run, batch, *generation)
+    left -= len(batch)
+    if left <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Run.add = counted
+main(sys.argv[2:])
+"""
 
 
 def blinkscope(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,14 +68,10 @@ def kill_after(seconds: float, *arguments: str | Path, cwd: Path) -> None:
     process.wait()
 
 
-def kill_once_drawn(draws: int, run: Path, *arguments: str | Path, cwd: Path) -> None:
-    """Begin a command and kill it as soon as its run file has that many draws."""
-    process = begun(*arguments, cwd=cwd)
-    try:
-        wait_for(draws, run, process)
-    finally:
-        process.kill()
-        process.wait()
+def kill_once_drawn(draws: int, *arguments: str | Path, cwd: Path) -> None:
+    """Run a command that is killed as soon as its run file has that many draws, however busy the machine is."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(draws), *map(str, arguments)], cwd=cwd, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 def wait_for(draws: int, run: Path, process: subprocess.Popen[bytes]) -> None:

@@ -24,7 +24,7 @@ def test_killed_on_either_side_it_goes_on_where_it_was(tmp_path: Path) -> None:
     server = LlamaProcess()
     try:
         asked = (*QUESTION, "--model", f"{server.url}/v1", "--continuations", "32", "-o", "run.db")
-        kill_once_drawn(8, tmp_path / "run.db", *asked, cwd=tmp_path)
+        kill_once_drawn(8, *asked, cwd=tmp_path)
         before = drawn(tmp_path / "run.db")
         client = begun(*asked, cwd=tmp_path, stderr=subprocess.PIPE)
         wait_for(before + 4, tmp_path / "run.db", client)
@@ -52,7 +52,7 @@ def test_a_killed_study_of_a_served_model_goes_on(llama_server: LlamaProcess, tm
     asked = ("study", "distribution", "--model", f"{llama_server.url}/v1", "--prompt", "Should I get a cat or a dog?")
     asked = (*asked, "--feature", r"regex:\b(cat|dog)s?\b", "--items", "2", "--step", "4", "--max-new-tokens", "8")
     asked = (*asked, "--error", "0.15", "-o", "study.db")
-    kill_once_drawn(10, tmp_path / "study.db", *asked, cwd=tmp_path)
+    kill_once_drawn(10, *asked, cwd=tmp_path)
     before = stored_draws(tmp_path / "study.db")
     found = result(*asked, cwd=tmp_path)
     assert found["status"] == "complete"

@@ -78,7 +78,7 @@ def test_ends_are_asked_for_topped_up_and_said(
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     command = (*SCANS, "--method", "clone", "--error", "0.04")
     whole = result(*command, "-o", "whole.db", cwd=tmp_path)
-    kill_once_drawn(1, tmp_path / "killed.db", *command, "-o", "killed.db", cwd=tmp_path)
+    kill_once_drawn(1, *command, "-o", "killed.db", cwd=tmp_path)
     assert 0 < drawn(tmp_path / "killed.db") < whole["cost"]["continuations"]
     again = result(*command, "-o", "killed.db", cwd=tmp_path)
     assert same(again, whole)

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.command import begun, blinkscope, kill_after, result, same
+from tests.e2e.command import begun, blinkscope, kill_after, result, same, wait_for
 
 FORK = ("locate", "Which way?", "--model", "toy:fork?agree=8&width=2&length=24", "--seed", "1")
+ENDLESS = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.0005", "-o", "run.db")
+"""A run of about a hundred minutes."""
 
 
 def test_a_window_is_found_where_the_model_decides(tmp_path: Path) -> None:
@@ -85,28 +87,26 @@ def test_killed_at_20_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Pat
 
 
 def test_ctrl_c_keeps_what_there_is_and_reports_it(tmp_path: Path) -> None:
-    question = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.001", "-o", "run.db", "--json")
-    command = [sys.executable, "-m", "blinkscope.cli.main", *question]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(8)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=120)
+    command = [sys.executable, "-m", "blinkscope.cli.main", *ENDLESS, "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_for(1, tmp_path / "run.db", process)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 1, error
     found = json.loads(out)
     assert found["status"] == "interrupted"
     assert found["cost"]["continuations"] > 0
-    assert "Traceback" not in error
+    assert b"Traceback" not in error
 
 
 def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
-    question = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.005", "-o", "run.db")
-    first = begun(*question, cwd=tmp_path)
+    first = begun(*ENDLESS, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "run.db").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(1)
-        second = blinkscope(*question, cwd=tmp_path)
+        wait_for(1, tmp_path / "run.db", first)
+        second = blinkscope(*ENDLESS, cwd=tmp_path)
         assert second.returncode == 2
         assert "process" in second.stderr
     finally:
