@@ -50,7 +50,11 @@ def crashing(text):
 
 def hanging(text):
     if text == "hang":
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).wait()
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        with open("child", "w") as file:
+            file.write(str(child.pid))
+        os.rename("child", "hanging")
+        child.wait()
     return str(os.getpid())
 
 def echo(text):
@@ -83,11 +87,18 @@ def alive(pid: int) -> bool:
     return True
 
 
-def ended(pid: int, seconds: float = 10.0) -> bool:
+def ended(pid: int, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not alive(pid)
+
+
+def hanging(folder):
+    """Wait until the function hangs in its worker, and say for which process of its own."""
+    while not (folder / "hanging").exists():
+        time.sleep(0.02)
+    return int((folder / "hanging").read_text())
 
 
 def test_a_module_of_the_current_folder(module):
@@ -194,12 +205,11 @@ def test_after_a_failure_the_next_reply_is_read(module):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX")
 def test_a_function_that_hangs_is_killed_and_started_again(module):
-    feature = PythonFunction("mine", "hanging", time_limit=1.0)
+    # Replies that are answered have to be answered in this time too: a busy machine may keep them waiting for a while.
+    feature = PythonFunction("mine", "hanging", time_limit=4.0)
     first = int(feature.label(Reply("x", finished=True)))
-    started = time.monotonic()
-    with pytest.raises(UserError, match="gave no label within 1 seconds; the reply begins 'hang'"):
+    with pytest.raises(UserError, match="gave no label within 4 seconds; the reply begins 'hang'"):
         feature.label(Reply("hang", finished=True))
-    assert time.monotonic() - started < 5
     assert ended(first)
     assert int(feature.label(Reply("x", finished=True))) != first
 
@@ -207,7 +217,12 @@ def test_a_function_that_hangs_is_killed_and_started_again(module):
 def test_after_an_interruption_answers_still_belong_to_their_questions(module):
     feature = open_feature("python:mine:hanging")
     first = feature.label(Reply("x", finished=True))
-    interruption = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+
+    def interrupt():
+        hanging(module)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interruption = threading.Thread(target=interrupt)
     interruption.start()
     with pytest.raises(KeyboardInterrupt):
         feature.label(Reply("hang", finished=True))
@@ -226,28 +241,25 @@ def test_the_worker_ends_with_its_feature(module):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
 @pytest.mark.parametrize("text", ["x", "hang"])
-def test_the_worker_does_not_outlive_a_killed_process(module, text):
+def test_the_worker_and_what_it_started_do_not_outlive_a_killed_process(module, text):
     code = f"""
-import threading
 from blinkscope.features import open_feature
 from blinkscope.feature import Reply
 feature = open_feature("python:mine:hanging")
 print(feature.label(Reply("x", True)), flush=True)
-if {text!r} == "hang":
-    threading.Timer(0.5, lambda: print("hanging", flush=True)).start()
-    feature.label(Reply("hang", True))
+feature.label(Reply({text!r}, True))
 input()
 """
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        worker = int(process.stdout.readline())
+        pids = [int(process.stdout.readline())]
         if text == "hang":
-            assert process.stdout.readline() == "hanging\n"
-        assert alive(worker)
+            pids.append(hanging(module))
+        assert all(map(alive, pids))
         process.kill()
         process.wait()
-        assert ended(worker)
+        assert all(map(ended, pids))
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -90,11 +91,13 @@ def _private_channels() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _read(incoming: BinaryIO, lines: queue.SimpleQueue[bytes]) -> None:
-    """Hand over lines; when the other side is gone, end this process even where the function hangs."""
+    """Hand over lines; when the other side is gone, end this process and what it started, even one that hangs."""
     for line in incoming:
         lines.put(line)
     lines.put(b"")
     time.sleep(_GRACE_SECONDS)
+    if hasattr(os, "killpg"):
+        os.killpg(os.getpid(), signal.SIGKILL)  # this process began its session
     os._exit(1)
 
 
