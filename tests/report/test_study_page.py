@@ -152,7 +152,7 @@ def test_a_window_of_white_space_is_seen(browser: Browser, tmp_path: Path) -> No
     page = study_page(replace(result, findings=replace(result.findings, transcripts=texts)))
     with visit(browser, write_page(page, tmp_path / "study.html")) as seen:
         assert seen.page.locator(".texts .in-window").inner_text().strip() == "1↵↵"
-        assert seen.page.locator(".texts p").last.inner_text() == "Well1↵↵\n\ncats␣ \npurr"
+        assert seen.page.locator(".texts p").last.inner_text() == "Well1↵↵\n\ncats \npurr"
     assert seen.quiet
 
 

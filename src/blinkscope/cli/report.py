@@ -11,6 +11,7 @@ from blinkscope.report.html import check_target, write_page, write_report
 from blinkscope.report.study_page import study_page
 from blinkscope.reread import stored
 from blinkscope.studies.catalogue import stored_study
+from blinkscope.studies.recordings import stored_recordings
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -18,6 +19,8 @@ def command(arguments: argparse.Namespace) -> int:
     check_target(arguments.output)
     result = stored_study(arguments.run, **changes) if arguments.item is None else None
     comparison = compare_with(result, arguments) if arguments.against else None
+    if result is None and arguments.item is None:
+        result = stored_recordings(arguments.run, **changes)
     if result is None:
         print(write_report(stored(arguments.run, item=arguments.item, **changes), Path(arguments.output)))
         return 0

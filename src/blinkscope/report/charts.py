@@ -191,14 +191,26 @@ def _cot(result: StudyResult) -> Panels:
         _curves(name, means, [row for row in tables["generations"] if _place(row) == name], by_item)
         for name, means in groups.items()
     )
-    bars = tuple(((row["tenth"] - 0.5) / 10, row["windows"]) for row in tables["places"])
-    places = Chart("where windows start", "windows", bars=bars, probability=False)
+    places = _places(tables["places"])
     classes = [{**row, "place": row["jump_to"] - 0.125} for row in tables["jumps"]]
     ticks = tuple((row["place"], f"{row['jump_from']:g} to {row['jump_to']:g}") for row in classes)
     jumps = Chart("largest jump of the curve", "accuracy", lines=(_line(classes, "place", kind="points"),), ticks=ticks)
     if len(curves) == 1:
         return (curves, (places, jumps))
     return (*_grid(curves), (places, jumps))
+
+
+def _replay(result: StudyResult) -> Panels:
+    """Curves of the recordings, and where their windows start."""
+    tables = result.findings.tables
+    curves = _curves("", tables["mean_curves"], tables["generations"], _by("item", tables["curves"]))
+    places = (_places(tables["places"]),) if tables["windows"] else ()
+    return ((replace(curves, y="P(final label)"), *places),)
+
+
+def _places(rows: Rows) -> Chart:
+    bars = tuple(((row["tenth"] - 0.5) / 10, row["windows"]) for row in rows)
+    return Chart("where windows start", "windows", bars=bars, probability=False)
 
 
 def _place(row: Row) -> str:
@@ -300,5 +312,6 @@ CHARTS: Mapping[str, Callable[[StudyResult], Panels]] = {
     "cot": _cot,
     "temperature": _temperature,
     "majority": _majority,
+    "replay": _replay,
     "detect": _detect,
 }

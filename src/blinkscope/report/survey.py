@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from blinkscope.plurals import counted, share_of
 from blinkscope.report import summary
 from blinkscope.report.terminal import write_parts
 from blinkscope.report.text import shortened, visible
@@ -28,19 +27,7 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
         table.add_column(heading, justify="right" if heading in right else "left", min_width=8 * (heading == "windows"))
     for finding in survey.findings:
         table.add_row(*(Text(cell) for cell in _finding_cells(finding)))
-    said, settings = survey.summary, survey.settings
-    share = said["share_with_window"]
-    reached = (
-        f"of {said['windows_known']:,} the windows are known"
-        if survey.target.until == "windows"
-        else f"{said['reached_error']:,} reached the error of {survey.target.error:g}"
-    )
-    lines = [
-        f"{share_of(said['with_window'], said['analysed'], 'generation', ('has', 'have'))} a window"
-        + (f" ({share:.0%})." if share is not None else "."),
-        f"{counted(said['continuations'], 'continuation')}, {counted(said['generated_tokens'], 'generated token')}; "
-        f"{reached}.",
-    ]
+    settings, lines = survey.settings, list(survey.sentences)
     if survey.standing:
         lines.append(survey.standing)
     lines += [

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
 from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.source import JSON, Draw
@@ -25,8 +24,8 @@ from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
 from blinkscope.session import locate_item
 from blinkscope.studies.accuracy import jump_rows, place_rows, table_one
+from blinkscope.studies.curves import POINTS, curve_rows, mean_curve, said_of, window_row
 from blinkscope.studies.grading import feature_for_grading, grade
-from blinkscope.studies.intervals import clustered_intervals
 from blinkscope.studies.questions import question_items
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
@@ -44,8 +43,6 @@ THINK_TOKENS = 160
 """Cap of a generation where neither the spec nor a log says another one."""
 ANSWER_TOKENS = 32
 """Cap of an answer to the follow-up turn."""
-POINTS = 21
-"""Places, from the start to the end of a generation, at which the curves of different lengths are averaged."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,7 @@ def _direct_answers(desk: Desk, question: Question, trace: Trace) -> list[str]:
 def _read(run: Run, number: int, target: Target, outcome: Mapping[str, Any]) -> Mapping[str, Any]:
     """The outcome with what the curve says, for this target."""
     trace = stored_generation(run, number, target)
-    said = {**outcome, **_said(trace), "right": outcome["grades"].get(trace.final_label)}
+    said = {**outcome, **said_of(trace), **texts_of(trace), "right": outcome["grades"].get(trace.final_label)}
     return {**said, "direct_curve": _direct_curve(outcome["direct"], trace)}
 
 
@@ -218,25 +215,6 @@ def _direct_curve(answers: Sequence[str], trace: Trace) -> list[float]:
     same = [answer == trace.final_label for answer in answers]
     places = np.linspace(0, len(same) - 1, POINTS)
     return [float(same[int(place)]) for place in places]
-
-
-def _said(trace: Trace) -> dict[str, Any]:
-    windows = trace.to_json()["windows"]
-    n, curve, index = len(trace.steps), trace.curve, trace.posterior.index
-    final = trace.labels.index(trace.final_label) if trace.final_label in trace.labels else None
-    same = np.zeros(len(index)) if final is None else curve[:, final]
-    jumps = total_variation(curve[1:], curve[:-1])
-    at_points = np.interp(np.linspace(0, n, POINTS), index, same)
-    return {
-        "tokens": n,
-        "windows": windows,
-        "covered": sum(window["end"] - window["start"] for window in windows) / n,
-        "largest_jump": float(min(1.0, jumps.max(initial=0.0))),
-        "largest_fall": float(np.clip(np.diff(at_points[::-1]).max(), 0, 1)),
-        "curve": at_points.tolist(),
-        "error": trace.error["reached_max"],
-        **texts_of(trace),
-    }
 
 
 def texts_of(trace: Trace) -> dict[str, Any]:
@@ -257,21 +235,14 @@ def transcript_of(item: str, outcome: Mapping[str, Any]) -> Transcript:
 def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[str, Any]]]) -> Findings:
     rows = [_row(item, outcome) for item, outcome in found]
     groups = _groups(rows)
-    windows = [_window_row(item, outcome, w) for item, outcome in found for w in outcome["windows"]]
+    windows = [window_row(item, outcome["tokens"], w) for item, outcome in found for w in outcome["windows"]]
     first = table_one(rows, target.level)
     lines = [table_one(members, target.level, **place) for place, members in groups]
-    curves = [
-        {
-            **{"item": item, "data": outcome["data"], "fraction": i / (POINTS - 1), "share": value},
-            **({"direct": outcome["direct_curve"][i]} if outcome["direct_curve"] else {}),
-        }
-        for item, outcome in found
-        for i, value in enumerate(outcome["curve"])
-    ]
+    curves = [row for item, outcome in found for row in _curve(item, outcome)]
     means = [
         {**place, **point}
         for place, members in groups
-        for point in _mean_curve({row["item"]: row["question"] for row in members}, curves, target.level)
+        for point in mean_curve({row["item"]: row["question"] for row in members}, curves, target.level)
     ]
     tables: dict[str, Sequence[Row]] = {
         "table": lines,
@@ -296,26 +267,10 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
     return Findings(summary, tables, sentences, tuple(transcript_of(item, outcome) for item, outcome in found))
 
 
-def _mean_curve(questions: Mapping[str, str], curves: Sequence[Row], level: float) -> list[Row]:
-    """The mean curve of some generations, with an interval over their questions at every place."""
-    inside = [row for row in curves if row["item"] in questions]
-    shape = (len(questions), POINTS)
-    shares = np.array([row["share"] for row in inside]).reshape(shape)
-    names = [str(i) for i in range(POINTS)]
-    limits = clustered_intervals(
-        [questions[row["item"]] for row in inside[::POINTS]],
-        lambda chosen: dict(zip(names, shares[chosen].mean(axis=0).tolist(), strict=True)),
-        names,
-        level,
-    )
-    rows: list[Row] = [
-        {"fraction": i / (POINTS - 1), "share": value, "low": limits[str(i)][0], "high": limits[str(i)][1]}
-        for i, value in enumerate(shares.mean(axis=0).tolist())
-    ]
-    if not all("direct" in row for row in inside):
-        return rows
-    direct = np.array([row["direct"] for row in inside]).reshape(shape).mean(axis=0).tolist()
-    return [{**row, "direct": value} for row, value in zip(rows, direct, strict=True)]
+def _curve(item: str, outcome: Mapping[str, Any]) -> list[Row]:
+    rows = curve_rows(outcome["curve"], item=item, data=outcome["data"])
+    direct = outcome["direct_curve"]
+    return [{**row, "direct": value} for row, value in zip(rows, direct, strict=True)] if direct else rows
 
 
 def _row(item: str, outcome: Mapping[str, Any]) -> Row:
@@ -346,11 +301,6 @@ def _groups(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
         ({"data": data, **({"temperature": temperature} if with_temperature else {})}, members)
         for (data, temperature), members in groups.items()
     ]
-
-
-def _window_row(item: str, outcome: Mapping[str, Any], window: Mapping[str, Any]) -> Row:
-    names = ("start", "end", "text", "change", "low", "high", "probability", "direction")
-    return {"item": item, "tokens": outcome["tokens"], **{name: window[name] for name in names}}
 
 
 def _sentences(line: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import SCHEMA, Target, Trace
 from blinkscope.keeper import named
+from blinkscope.plurals import counted, share_of
 from blinkscope.replay_comparison import Agreement, agreement, compare_with_resamples
 from blinkscope.replay_formats import item_from_json
 from blinkscope.reread import items_of, stored_generation, target_of
@@ -99,6 +100,26 @@ class Survey:
         return not_finished(done, len(self.findings))
 
     @property
+    def sentences(self) -> tuple[str, ...]:
+        """What was found and what it took, for a person to read."""
+        said = self.summary
+        share = said["share_with_window"]
+        drawn = (
+            counted(said["continuations"], "continuation"),
+            counted(said["generated_tokens"], "generated token"),
+        )
+        reached = (
+            f"of {said['windows_known']:,} the windows are known"
+            if self.target.until == "windows"
+            else f"{said['reached_error']:,} reached the error of {self.target.error:g}"
+        )
+        return (
+            f"{share_of(said['with_window'], said['analysed'], 'generation', ('has', 'have'))} a window"
+            + (f" ({share:.0%})." if share is not None else "."),
+            f"{', '.join(drawn)}; {reached}.",
+        )
+
+    @property
     def exit_status(self) -> int:
         """0 where all items were worked on and at least one came to something, else 1."""
         return 0 if self.status == "complete" and any(finding.analysed for finding in self.findings) else 1
@@ -150,9 +171,10 @@ def stored_survey(path: str | Path, **changes: Any) -> Survey | None:
         return survey_of(run, target_of(run).changed(**changes))
 
 
-def survey_of(run: Run, target: Target) -> Survey:
-    """The findings in an open run."""
-    findings = tuple(_finding(run, number, item, target) for number, item in enumerate(items_of(run)))
+def survey_of(run: Run, target: Target, findings: tuple[Finding, ...] | None = None) -> Survey:
+    """The findings in an open run; those of all its items where they are given."""
+    if findings is None:
+        findings = tuple(_finding(run, number, item, target) for number, item in enumerate(items_of(run)))
     finished = all(finding.status not in UNFINISHED for finding in findings)
     identity = run.spec.identity
     method, labels = identity.get("method"), identity.get("labels")

@@ -187,7 +187,7 @@
     const { text, moved, window, given } = piece;
     const kinds = [moved > 0 && "moved", window > 0 && "in-window", given && "given"].filter(Boolean).join(" ");
     const title = moved > 0 ? `the outcome moved by ${prob(moved)}` : given ? "given to the model" : undefined;
-    return html`<span class=${kinds} style=${moved > 0 ? shading(moved) : undefined} title=${title}>${begins && html`<sup>${window}</sup>`}${kinds && !/\S/u.test(text) && line(text)}${prose(text)}</span>`;
+    return html`<span class=${kinds} style=${moved > 0 ? shading(moved) : undefined} title=${title}>${begins && html`<sup>${window}</sup>`}${window > 0 && !/\S/u.test(text) && line(text)}${prose(text)}</span>`;
   }
 
   const Text = ({ text }) => html`<li>
