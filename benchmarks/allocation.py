@@ -27,7 +27,7 @@ import numpy as np
 
 from blinkscope.estimate import loop
 from blinkscope.estimate.allocation import cheapest_counts
-from blinkscope.estimate.decomposition import inverse_counts
+from blinkscope.estimate.evidence import inverse_counts
 from blinkscope.estimate.pilot import PILOT
 from blinkscope.estimate.trace import Target
 from cases import Case, replay_cases, toy_cases

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blinkscope.estimate.decomposition import WIDER, Decomposition, widened
+from blinkscope.estimate.decomposition import Decomposition
+from blinkscope.estimate.evidence import WIDER, widened
 from blinkscope.estimate.pilot import FIRST_LEFT, SPARSE_PILOT, pilot
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import Draw, Stratum

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import beta
 
 from blinkscope.estimate import off_path
-from blinkscope.estimate.decomposition import inverse_counts, proportions, round_error_below
+from blinkscope.estimate.decomposition import round_error_below
+from blinkscope.estimate.evidence import inverse_counts, proportions
 from blinkscope.estimate.off_path import off_path_laws
 from blinkscope.estimate.recursion import Recursion
 from tests.estimate.known import random_case

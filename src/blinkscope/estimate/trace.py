@@ -54,7 +54,7 @@ class Target:
     continuations, generated_tokens: hard budgets; the first one reached stops.
     delta, max_width, level: see ``token_windows``.
     ends: of diffusion models, stop when the ends of the change are known to so many steps, whatever the error.
-    estimator: how the draws of the divergence method are read; see ``estimate/decomposition.py``.
+    estimator: how the draws of the divergence method are read; see ``estimate/evidence.py``.
     """
 
     error: float = 0.05
