@@ -43,7 +43,8 @@ def test_data_that_comes_into_reach_is_taken_in_and_nothing_is_drawn_twice(tmp_p
     kind, why = first.failed["mmlu"]
     assert kind == "engine"
     assert "cannot be read" in why
-    assert "The same command takes its items in" in why
+    assert why.startswith("It was out of reach when it was last tried: the data set ")
+    assert why.endswith("The same command tries again, and takes its items in.")
     read = stored_study(run)
     assert read is not None
     assert read.to_json() == first.to_json()
@@ -85,6 +86,25 @@ def test_data_that_goes_out_of_reach_again_loses_nothing(tmp_path: Path) -> None
     assert (third.status, third.items, dict(third.failed), third.standing) == ("complete", 6, {}, "")
     (tmp_path / "choices").rename(tmp_path / "away")
     assert run_study(cot.STUDY, spec, run).to_json() == third.to_json()
+
+
+def test_what_is_said_of_data_is_what_was_found_when_it_was_last_tried(tmp_path: Path) -> None:
+    spec, run = spec_of(tmp_path), tmp_path / "run.db"
+    run_study(cot.STUDY, spec, run)
+    folder(tmp_path / "choices", [ROWS["mmlu"][0]] * 2)
+    (tmp_path / "sums").mkdir()  # there, and empty
+    with pytest.raises(KeyboardInterrupt):
+        run_study(cot.STUDY, spec, run, model=Counted(FORK, 1))
+    shown = stored_study(run)
+    assert shown is not None
+    assert set(shown.failed) == {"gsm8k"}  # questions of mmlu were read; they wait to be worked on
+    assert "no such folder" not in shown.failed["gsm8k"][1]
+    assert "not finished: 2 of 5 items are;" in shown.standing
+    second = run_study(cot.STUDY, spec, run)
+    shown = stored_study(run)
+    assert shown is not None
+    assert shown.to_json() == second.to_json()
+    assert set(second.failed) == {"gsm8k"}
 
 
 def test_other_questions_are_another_run(tmp_path: Path) -> None:

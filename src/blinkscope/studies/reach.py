@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blinkscope.errors import EngineError
+from blinkscope.estimate.source import JSON
 from blinkscope.reread import item_digests, items_of
 from blinkscope.runs.spec import Spec
 from blinkscope.runs.store import Run
@@ -20,7 +21,7 @@ from blinkscope.runs.store import Run
 if TYPE_CHECKING:
     from blinkscope.studies.workers import StudyItem
 
-AGAIN = ". The same command takes its items in once it can be reached."
+TRIED = "It was out of reach when it was last tried: {why}. The same command tries again, and takes its items in."
 
 
 def apart(items: Sequence[StudyItem]) -> tuple[list[StudyItem], dict[str, str]]:
@@ -43,7 +44,7 @@ def begun(path: str | Path, asked: Spec, missing: Mapping[str, str]) -> Spec:
     if not Path(path).exists():
         return replace(asked, identity={**asked.identity, "unreached": dict(missing)}) if missing else asked
     with Run.open(path) as run:
-        before, stored = unreached_of(run), item_digests(run)
+        before, stored = _tries(run)[0], item_digests(run)
         kept = {name: run.spec.identity[name] for name in ("items", "unreached") if name in run.spec.identity}
     now = asked.identity["items"]
     assert isinstance(now, dict)
@@ -66,18 +67,41 @@ def numbers_of(run: Run, asked: Spec) -> dict[str, int]:
     return {item: number for number, item in enumerate(items_of(run))}
 
 
-def unreached_of(run: Run) -> dict[str, str]:
-    """Why each data set that was out of reach when the run began could not be read."""
-    missing = run.spec.identity.get("unreached")
-    return {data: str(why) for data, why in missing.items()} if isinstance(missing, dict) else {}
+def remember(run: Run, missing: Mapping[str, str]) -> None:
+    """Store why data sets could not be read this time, once the items of all others are in the run.
+
+    What is stored last is all that is known of now: a data set that is not named was read.
+    """
+    tries = _tries(run)
+    if dict(missing) != tries[-1]:
+        run.put_document(_try(len(tries)), missing)
 
 
-def still_missing(items: Iterable[str], waiting: Sequence[str], missing: Mapping[str, str]) -> dict[str, str]:
-    """Data sets without an item, or with one that waits to be worked on, and the sentence for each."""
+def still_missing(run: Run, items: Iterable[str], waiting: Sequence[str]) -> dict[str, str]:
+    """Data sets that could not be read when they were last tried, without an item or with one that waits to be worked
+    on, and the sentence for each."""
     listed = list(items)
     return {
-        data: why.rstrip(".") + AGAIN for data, why in missing.items() if not _of(data, listed) or _of(data, waiting)
+        data: TRIED.format(why=why.rstrip("."))
+        for data, why in _tries(run)[-1].items()
+        if not _of(data, listed) or _of(data, waiting)
     }
+
+
+def _tries(run: Run) -> list[dict[str, str]]:
+    """Why data sets could not be read when the run began, and each time that this was not as before."""
+    tries = [_reasons(run.spec.identity.get("unreached"))]
+    while (found := run.document(_try(len(tries)))) is not None:
+        tries.append(_reasons(found))
+    return tries
+
+
+def _try(number: int) -> str:
+    return f"try {number}: unreached"
+
+
+def _reasons(missing: JSON) -> dict[str, str]:
+    return {data: str(why) for data, why in missing.items()} if isinstance(missing, dict) else {}
 
 
 def _of(data: str, items: Iterable[str]) -> bool:

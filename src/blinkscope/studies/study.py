@@ -25,7 +25,7 @@ from blinkscope.reread import items_of, target_of
 from blinkscope.runs.spec import Spec, digest
 from blinkscope.runs.store import Run
 from blinkscope.session import open_model, sampling_of
-from blinkscope.studies.reach import apart, begun, numbers_of, still_missing, unreached_of
+from blinkscope.studies.reach import apart, begun, numbers_of, remember, still_missing
 from blinkscope.studies.specs import spec_from
 from blinkscope.studies.transcripts import Transcript
 from blinkscope.studies.whole import Whole, not_finished
@@ -195,6 +195,7 @@ def run_study(
         asked = _run_spec(study, spec, items, team.facts)
         with Run.create_or_open(path, begun(path, asked, missing)) as run:
             numbers = numbers_of(run, asked)
+            remember(run, missing)
             places = {numbers[item.id]: place for place, item in enumerate(items)}
             tasks = [
                 Task(number, BESIDE + number, item)
@@ -211,7 +212,7 @@ def run_study(
                     broken[done.task.item.id] = (done.kind, done.reason)
             if not broken and not missing:
                 run.complete("complete")
-            return result_of(study, run, spec.target, broken, missing)
+            return result_of(study, run, spec.target, broken)
 
 
 def result_of(
@@ -219,11 +220,10 @@ def result_of(
     run: Run,
     target: Target,
     broken: Mapping[str, tuple[str, str]] | None = None,
-    missing: Mapping[str, str] | None = None,
 ) -> StudyResult:
     """What the outcomes in an open run say together.
 
-    broken: kind and reason of items that failed just now. missing: why data sets cannot be reached now.
+    broken: kind and reason of items that failed just now.
     """
     document: dict[str, Any] = dict(run.spec.identity["spec"])  # type: ignore[arg-type]
     spec: Any = spec_from({**document, "target": asdict(target)}, type(study.default))
@@ -238,7 +238,7 @@ def result_of(
             found.append((item, study.read(run, number, target, outcome)))
     done = {*failed, *(item for item, _ in found)}
     unbegun = [item for item in items if item not in done]
-    lacking = still_missing(items, unbegun, {**unreached_of(run), **(missing or {})})
+    lacking = still_missing(run, items, unbegun)
     waiting = len(unbegun) + len(broken or {}) + len(lacking)
     failed |= {data: ("engine", why) for data, why in lacking.items()}
     numbers = [place + number for place in (0, BESIDE) for number in range(len(items))]
