@@ -75,11 +75,9 @@ def kill_once_drawn(draws: int, *arguments: str | Path, cwd: Path) -> None:
 
 
 def wait_for(draws: int, run: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a run file has that many draws; a process that ends before, or takes minutes, fails the test."""
-    deadline = time.monotonic() + 120
+    """Wait until a run file has that many draws; a process that ends before fails the test."""
     while drawn(run) < draws:
         assert process.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 

@@ -170,7 +170,7 @@ class FakeServer:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
 
     def hold(self, answers: float = 0) -> None:
-        """Give so many more answers, and take all other requests without one until there is ``release``."""
+        """Write or score so many more times; all other requests for that wait for ``release``."""
         asyncio.run_coroutine_threadsafe(self._allow(answers), self._loop).result()
 
     def release(self) -> None:
@@ -216,9 +216,9 @@ class FakeServer:
         try:
             if path in WORK:
                 self.arrived.append(time.monotonic())
-            async with self._turn:
-                await self._turn.wait_for(lambda: self._answers > 0)
-                self._answers -= 1
+                async with self._turn:
+                    await self._turn.wait_for(lambda: self._answers > 0)
+                    self._answers -= 1
             if self.latency:
                 await asyncio.sleep(self.latency)
             fault = self.faults.next() if path in WORK else None

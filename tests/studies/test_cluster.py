@@ -14,10 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,10 @@ from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.distribution import DistributionSpec
 from blinkscope.studies.prefill import PrefillSpec
 from blinkscope.studies.ray_session import ray_at, without_secrets
-from blinkscope.studies.study import BESIDE, run_study
+from blinkscope.studies.study import BESIDE, Study, run_study
 from blinkscope.studies.whole import Whole
 from blinkscope.studies.workers import StudyItem, Task
-from tests.e2e.command import blinkscope
+from tests.e2e.command import blinkscope, wait_for
 from tests.engines.fake_server import FakeServer, serving
 from tests.studies.test_contract import COARSE, SPECS, TOY, study_of
 
@@ -90,7 +90,31 @@ def generations_of(run: Run) -> list[int]:
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
     """The processes of a cluster that work on items."""
-    return [child for child in process.children(recursive=True) if child.name().startswith("ray::Worker")]
+    return [child for child in process.children(recursive=True) if name_of(child).startswith("ray::Worker")]
+
+
+def name_of(process: psutil.Process) -> str:
+    """Its name; none where it has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
+
+
+def together(study: Study, folder: Path) -> Study:
+    """The study, with work on its items that begins when two workers have one."""
+    folder.mkdir()
+    work, place = study.work, str(folder)
+
+    def waiting(desk: Any) -> Any:
+        import os
+        import time
+
+        open(os.path.join(place, str(os.getpid())), "w").close()
+        while len(os.listdir(place)) < 2:
+            time.sleep(0.05)
+        return work(desk)
+
+    return replace(study, work=waiting)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -110,11 +134,12 @@ def test_what_a_killed_worker_had_is_worked_on_by_others(ray: Any, tmp_path: Pat
     study = study_of("distribution")
     alone = run_study(study, LONG, tmp_path / "alone.db")
     address, process = ray
+    others = [worker.pid for worker in workers_of(process)]  # of the tests before, if they have not ended yet
     killed: list[int] = []
 
     def watch(whole: Any) -> None:
         if len(killed) < MOST_DEATHS - 1 and whole.continuations > 300 * (1 + len(killed)) and whole.at_work:
-            victim = next((worker for worker in workers_of(process) if worker.pid not in killed), None)
+            victim = next((worker for worker in workers_of(process) if worker.pid not in (*others, *killed)), None)
             if victim is not None:
                 killed.append(victim.pid)
                 victim.kill()
@@ -165,23 +190,33 @@ def test_each_server_has_a_worker_and_what_one_fails_with_goes_to_another(ray: A
         return CotSpec(items=8, ask=False, asking=replace(TOY, model=model, max_new_tokens=14), target=COARSE)
 
     study = study_of("cot")
-    settings: dict[str, Any] = {"toy": HTTP_TOY, "latency": 0.1}  # long enough for the later worker to come in time
-    with serving("vllm", **settings) as one, serving("vllm", **settings) as two:
+    with serving("vllm", toy=HTTP_TOY) as one, serving("vllm", toy=HTTP_TOY) as two:
         alone = run_study(study, spec(one), tmp_path / "alone.db")
         for server in (one, two):
-            server.requests.clear()
-        spread = run_study(study, spec(one, two), tmp_path / "spread.db", workers=Cluster(ray[0]))
+            server.arrived.clear()
+        both = together(study, tmp_path / "both")
+        spread = run_study(both, spec(one, two), tmp_path / "spread.db", workers=Cluster(ray[0]))
         assert spread.to_json() == alone.to_json()
-        assert min(len(one.requests), len(two.requests)) > 10
-        two.requests.clear()
+        assert min(len(one.arrived), len(two.arrived)) > 20
         two._served, two.stop_after, two.comes_back = 0, [20], False
-        spread = run_study(study, spec(one, two), tmp_path / "half.db", workers=Cluster(ray[0]))
+        both = together(study, tmp_path / "again")
+        spread = run_study(both, spec(one, two), tmp_path / "half.db", workers=Cluster(ray[0]))
         assert not spread.failed
         assert spread.to_json() == alone.to_json()
         assert not two.stop_after
         seen: list[Whole] = []
-        with pytest.warns(UserWarning, match="a worker is left out: no server answers"):
-            again = run_study(study, spec(two, one), tmp_path / "left.db", workers=Cluster(ray[0]), watch=seen.append)  # type: ignore[arg-type]
+        folder = tmp_path / "left"
+        waiting = together(study, folder)
+
+        def watch(whole: Any) -> None:
+            seen.append(whole)
+            if any("a worker is left out: no server answers" in str(one.message) for one in warned):
+                (folder / "nobody").touch()  # takes the place of the worker that is not waited for any longer
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            again = run_study(waiting, spec(two, one), tmp_path / "left.db", workers=Cluster(ray[0]), watch=watch)
+        assert (folder / "nobody").exists()
         assert again.to_json() == alone.to_json()
         assert seen[-1].workers == 1
 
@@ -193,21 +228,8 @@ def test_the_embedded_model_on_two_workers(ray: Any, tmp_path: Path) -> None:
     spec = CotSpec(items=2, ask=False, asking=asking, target=Target(error=0.01, continuations=16))
     options = {"batch_bytes": 2**28}
     study, folder = study_of("cot"), tmp_path / "met"
-    folder.mkdir()
-    work, place = study.work, str(folder)
-
-    def together(desk: Any) -> Any:
-        """Work on an item when two workers have one."""
-        import os
-        import time
-
-        open(os.path.join(place, str(os.getpid())), "w").close()
-        while len(os.listdir(place)) < 2:
-            time.sleep(0.05)
-        return work(desk)
-
     spread = run_study(
-        replace(study, work=together),
+        together(study, folder),
         spec,
         tmp_path / "spread.db",
         engine_options=options,
@@ -422,29 +444,30 @@ def gone(processes: list[psutil.Process]) -> None:
 def test_a_killed_study_goes_on_and_leaves_no_process_and_no_key(tmp_path: Path) -> None:
     key = "sk-very-secret"
     asked = ("study", "cot", "--items", "4", "--from-text", "--max-new-tokens", "14", "--error", "0.12", "--seed", "1")
-    with serving("vllm", toy=HTTP_TOY, key=key, latency=0.05) as server:
+    # So slow that an item's first draw comes more than half a second after its work began, and is stored at once.
+    with serving("vllm", toy=HTTP_TOY, key=key, latency=0.3) as server:
         environment = {"BLINKSCOPE_KEYS": f"{server.url.split('/')[2]}={key}"}
         asked = (*asked, "--model", f"{server.url}?concurrency=8")
         plain = blinkscope(*asked, "-o", "alone.db", "--json", cwd=tmp_path, **environment)
         assert plain.returncode == 0, plain.stderr
         command = [sys.executable, "-m", "blinkscope.cli.main", *asked, "-o", "run.db", "--ray"]
         settings: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **environment}}
+        server.hold(answers=len(server.arrived) * 3 // 4)  # it cannot be finished before it is killed
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings)
-        while not (tmp_path / "run.db").exists() or len(drawn(tmp_path / "run.db")) < 20:
-            assert driver.poll() is None
-            time.sleep(0.1)
+        wait_for(1, tmp_path / "run.db", driver)
         processes = psutil.Process(driver.pid).children(recursive=True)
-        names = [child.name() for child in processes]
+        names = [name_of(child) for child in processes]
         assert any(name.startswith("ray::Worker") for name in names)
         assert not any("dashboard" in name.lower() and "agent" not in name.lower() for name in names)
+        folders: set[str] = set()
         for child in processes:
-            environ = Path(f"/proc/{child.pid}/environ").read_bytes()
-            assert key.encode() not in environ
-        (folder,) = {
-            found[0] for child in processes if (found := re.findall(r"/\S+/blinkscope-\w+", str(child.cmdline())))
-        }
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                assert key.encode() not in Path(f"/proc/{child.pid}/environ").read_bytes()
+                folders.update(re.findall(r"/\S+/blinkscope-\w+", str(child.cmdline()))[:1])
+        (folder,) = folders
         driver.send_signal(signal.SIGKILL)
         driver.wait()
+        server.release()
         before = drawn(tmp_path / "run.db")
         found = blinkscope(*asked, "-o", "run.db", "--ray", "--json", cwd=tmp_path, **environment)
         assert found.returncode == 0, found.stderr
