@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -146,22 +145,23 @@ def test_a_verdict_that_the_graded_text_spells_does_not_count(served: Callable[.
 def test_a_judge_that_takes_too_long_fails_its_item_and_the_others_go_on(
     served: Callable[..., Chat], tmp_path: Path
 ) -> None:
-    slow = ["What is your favourite food"]
+    faster = threading.Event()
 
     def says(question: str) -> str:
-        if any(words in question for words in slow):
-            time.sleep(1.5)
+        if "What is your favourite food" in question:
+            faster.wait()
         return BLOCK
 
     chat = served(says)
-    spec = spec_of(f"{chat.url}?timeout=0.4&patience=0.2")
+    # Each is asked twice, so an answer that does come would have to be late twice in a row to count as missing.
+    spec = spec_of(f"{chat.url}?timeout=2&patience=1")
     found = run_study(prefill.STUDY, spec, tmp_path / "run.db")
+    faster.set()
     assert found.summary["failures"] == {"engine": 1}
     reason = found.failed["1"][1]
     assert reason.startswith(f"the judge {chat.url}")
-    assert "no answer within 0.4 s" in reason
+    assert "no answer within 2 s" in reason
     assert found.summary["analysed"] == 1
-    slow.clear()
     again = run_study(prefill.STUDY, spec, tmp_path / "run.db")
     assert (again.summary["failures"], again.summary["analysed"]) == ({}, 2)
 
