@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
@@ -273,12 +273,15 @@ def test_what_a_hostile_page_does_is_seen(browser: Browser, tmp_path: Path) -> N
     page = tmp_path / "page.html"
     page.write_text("<script>alert(1); fetch('http://example.invalid/'); undefined.x</script><img src=missing.png>")
     with visit(browser, page) as seen:
-        seen.page.wait_for_timeout(200)
+        while not (seen.errors and {"example.invalid", "missing.png"} <= {named(url) for url in seen.requests}):
+            seen.page.wait_for_timeout(20)
     assert seen.dialogs == ["1"]
-    assert any("example.invalid" in url for url in seen.requests)
-    assert any("missing.png" in url for url in seen.requests)
-    assert seen.errors
     assert not seen.quiet
+
+
+def named(url: str) -> str:
+    """The host or the file of an address."""
+    return url.rstrip("/").rpartition("/")[2]
 
 
 @pytest.mark.browser
@@ -298,9 +301,9 @@ def test_the_policy_would_stop_what_slipped_through(browser: Browser, tmp_path: 
     with visit(browser, page) as seen:
         if "link" in injected:
             seen.page.evaluate("document.getElementById('link').click()")
-        seen.page.wait_for_timeout(100)
+        while not any("Content Security Policy" in error for error in seen.errors):
+            seen.page.wait_for_timeout(20)
         assert seen.page.evaluate("window.__owned") is None
-        assert any("Content Security Policy" in error for error in seen.errors)
 
 
 @pytest.mark.browser
@@ -507,28 +510,39 @@ def test_hostile_text_stays_text(browser: Browser, written: Callable[[Trace], Pa
 
 @pytest.mark.browser
 def test_a_long_generation_opens_and_reacts_at_once(browser: Browser, written: Callable[[Trace], Path]) -> None:
-    """2,000 tokens and 5,000 continuations: under 8 MB, open in under 2 s, and pointing costs less than a frame."""
+    """2,000 tokens and 5,000 continuations: under 8 MB, open in under 2 s, and pointing costs less than a frame.
+
+    Seconds are those of the page's own thread: whatever else the machine does adds nothing to them.
+    """
     trace = sample.long()
     assert len(trace.draws) > 4500
     path = written(trace)
     assert path.stat().st_size < 8_000_000
-    opened, pointed = [], []
-    for _ in range(3):  # the best of three: the machine may be busy with something else
-        with visit(browser, path) as seen:
-            timing = "performance.getEntriesByType('navigation')[0]"
-            opened.append(seen.page.evaluate(f"{timing}.loadEventEnd - {timing}.startTime"))
-            pointed.append(
-                seen.page.evaluate(
-                    """() => {
-                        const tokens = [...document.querySelectorAll("#text .token")].slice(0, 500);
-                        const start = performance.now();
-                        for (const token of tokens)
-                            token.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
-                        return (performance.now() - start) / tokens.length;
-                    }"""
-                )
-            )
-            assert seen.page.locator("#text .token").count() == 2000
+    with visit(browser, path) as seen:
+        assert seen.page.locator("#text .token").count() == 2000
         assert seen.quiet
-    assert min(opened) < 2000
-    assert min(pointed) < 16
+        seconds = stopwatch(seen.page)
+        seen.page.reload()
+        opened = seconds()
+        seen.page.evaluate(
+            """() => {
+                const tokens = [...document.querySelectorAll("#text .token")].slice(0, 500);
+                for (const token of tokens)
+                    token.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+            }"""
+        )
+        pointed = (seconds() - opened) / 500
+    assert 0 < opened < 2
+    assert 0 < pointed < 0.016
+
+
+def stopwatch(page: Page) -> Callable[[], float]:
+    """Tells the seconds that a page's thread has computed since now."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+
+    def seconds() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(float(metric["value"]) for metric in metrics if metric["name"] == "ThreadTime")
+
+    return seconds
