@@ -60,7 +60,7 @@ def study_of(name: str) -> Study:
 
 
 def test_every_study_is_listed() -> None:
-    assert {*SPECS, "structured", "diffusion", "detect"} == set(STUDIES) == set(CHARTS)
+    assert {*SPECS, "structured", "diffusion", "detect"} == set(STUDIES) == set(CHARTS) - {"replay"}
 
 
 @pytest.mark.parametrize("name", SPECS)
