@@ -6,18 +6,23 @@ The servers are local, toy-backed and written from the documented shapes (``fake
 from __future__ import annotations
 
 import dataclasses
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path as FilePath
+from socketserver import BaseRequestHandler, TCPServer
 
 import numpy as np
 import pytest
 
 from blinkscope import locate
 from blinkscope.engines import open_engine
+from blinkscope.engines.servers import pool
 from blinkscope.engines.servers.address import read_keys, read_servers
+from blinkscope.engines.servers.chat import open_chat
 from blinkscope.engines.toy_models import open_toy
 from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.loop import Progress
@@ -540,6 +545,31 @@ def test_mistakes_are_said_in_one_sentence() -> None:
         server.window = 10  # it says something else now than it did at first
         with pytest.raises(UserError, match="maximum context length is 10 tokens"):
             list(engine.continue_([Job((), toy_start(engine), 0)], Sampling(max_new_tokens=14), 0))
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "MEETING_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes calls and says nothing
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        for meet in (open_engine, partial(open_chat, cap=5)):
+            began = time.monotonic()
+            with pytest.raises(
+                EngineError, match=rf"no server answers at {place} \(no answer within 0.5 s\); start it"
+            ):
+                meet(f"http://{place}/v1")
+            assert time.monotonic() - began < 10  # by default 600 s, four times
+
+
+def test_https_where_there_is_none_is_said() -> None:
+    class Plain(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with TCPServer(("127.0.0.1", 0), Plain) as plain:
+        threading.Thread(target=plain.serve_forever, daemon=True).start()
+        with pytest.raises(EngineError, match="by https: wrong version number; is it a server of http alone"):
+            open_engine(f"https://127.0.0.1:{plain.server_address[1]}/v1")
+        plain.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 20.0  # seconds before a request is made again
 MOST_FAULTS = 12  # of a request that reaches its server and fails there
 CONNECT_SECONDS = 20.0
+MEETING_SECONDS = 20.0  # for an answer to what needs no work; who is slower is not there
 LARGEST_ANSWER = 2**28  # bytes
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _BUSY = (429, 503, 529)  # the server says that it is not its fault: only patience limits these
@@ -47,7 +48,7 @@ class Passing(Exception):
     """A failure that may pass.
 
     busy: the server says that it is not its fault. after: seconds that it asks to wait. cut: it may have been started
-    anew. foreign: it answered, with something that no server of models would say.
+    anew. foreign: it answered, with something that no server of models would say. slow: the time ran out.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Passing(Exception):
         after: float | None = None,
         cut: bool = False,
         foreign: bool = False,
+        slow: bool = False,
     ) -> None:
         super().__init__(words)
-        self.busy, self.after, self.cut, self.foreign = busy, after, cut, foreign
+        self.busy, self.after, self.cut, self.foreign, self.slow = busy, after, cut, foreign, slow
 
 
 @dataclass(eq=False)
@@ -123,9 +125,15 @@ class Pool:
 
         Raises
         ------
-        Refused, Passing, Unreachable : it said no, failed, or did not answer.
+        Refused, Passing, Unreachable : it said no, failed, or did not answer in time.
         """
-        return self.run(self._once(endpoint, call))
+        seconds = self.servers.timeout if call.body is not None else min(self.servers.timeout, MEETING_SECONDS)
+        try:
+            return self.run(self._once(endpoint, call, seconds))
+        except Passing as fault:
+            if fault.slow:  # to ask again would only double the time until that is said
+                raise Unreachable(str(fault)) from fault
+            raise
 
     def ask_any(self, calls: Sequence[Call[T]]) -> list[T]:
         """Several small requests at a time, each to any of the servers."""
@@ -154,7 +162,7 @@ class Pool:
             endpoint = await self._admit(prefix, weight)
             try:
                 await self._meet(endpoint)
-                answer = await self._once(endpoint, call)
+                answer = await self._once(endpoint, call, self.servers.timeout)
             except Refused as no:
                 raise refusal(endpoint.address, no) from no
             except (Passing, Unreachable) as fault:
@@ -255,7 +263,7 @@ class Pool:
         endpoint.busy -= weight
         self._wake()
 
-    async def _once(self, endpoint: Endpoint, call: Call[T]) -> T:
+    async def _once(self, endpoint: Endpoint, call: Call[T], seconds: float) -> T:
         address = endpoint.address
         headers = {"Content-Type": "application/json"}
         if address.key is not None:
@@ -265,16 +273,23 @@ class Pool:
         try:
             # Redirects are not followed: what they lead to was not named, and the key is not meant for it.
             async with self._opened().request(
-                method, address.url + call.path, data=body, headers=headers, allow_redirects=False
+                method,
+                address.url + call.path,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
             ) as answer:
                 if answer.content_length is not None and answer.content_length > LARGEST_ANSWER:
                     raise Passing(f"its answer has {answer.content_length:,} bytes")
                 content = await answer.read()
                 status, after = answer.status, answer.headers.get("Retry-After")
         except aiohttp.ConnectionTimeoutError as error:  # it has more to do than to take calls
-            raise Passing(f"no connection within {CONNECT_SECONDS:g} s", busy=True) from error
+            raise Passing(f"no connection within {CONNECT_SECONDS:g} s", busy=True, slow=True) from error
         except TimeoutError as error:
-            raise Passing(f"no answer within {self.servers.timeout:g} s") from error
+            raise Passing(f"no answer within {seconds:g} s", slow=True) from error
+        except (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError) as error:
+            raise Unreachable(f"no connection by https: {_insecure(error)}") from error
         except aiohttp.ClientConnectorError as error:
             number = error.errno or 0
             reason = os.strerror(number) if number > 0 else error.strerror or error
@@ -292,7 +307,6 @@ class Pool:
             # Proxies and passwords of the environment stay out: a key goes to its host and to no other.
             session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-                timeout=aiohttp.ClientTimeout(total=self.servers.timeout, sock_connect=CONNECT_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
@@ -331,6 +345,15 @@ def _read(call: Call[T], status: int, content: bytes, after: str | None, key: st
     except (Malformed, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         words = str(error) if isinstance(error, Malformed) else "its answer has another form"
         raise Passing(words, foreign=True) from error
+
+
+def _insecure(error: aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError) -> str:
+    """Why there is no secure connection, in the words of the library that makes them."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        inner = error.certificate_error
+        return f"its certificate is not accepted ({getattr(inner, 'verify_message', '') or inner})"
+    reason = getattr(error.os_error, "reason", None) or error.os_error
+    return f"{str(reason).replace('_', ' ').lower()}; is it a server of http alone?"
 
 
 def _without(parsed: Any, key: str | None) -> Any:
