@@ -305,13 +305,13 @@ def _spec(question: Question, engine: Engine, feature: Feature[Reply], sampling:
         "method": question.method.to_json(),
         "labels": question.labels,
     }
-    if isinstance(engine, Stored):
+    if isinstance(engine, Stored) and engine.digest:
         identity |= {"model": known_as(engine), "weights": engine.digest}
     return Spec(identity=identity, target=asdict(target), provenance=provenance())
 
 
 def known_as(engine: Any) -> str:
-    """The name by which a run file knows a model: its spelling, but for a file without the folder."""
+    """The name by which a run file knows a model: its spelling, but for ``gguf:`` without the folder."""
     return engine.identity if isinstance(engine, Stored) else str(engine.name)
 
 

@@ -21,7 +21,7 @@ pytest.importorskip("llama_cpp")
 
 from blinkscope import locate
 from blinkscope.cli.main import main
-from blinkscope.engines import llama_model, open_engine
+from blinkscope.engines import llama_model, open_engine, weights
 from blinkscope.engines.gguf import GgufEngine
 from blinkscope.engines.llama_decoder import TEXTS
 from blinkscope.engines.llama_model import BATCH, LlamaMemory, LlamaModel
@@ -346,8 +346,8 @@ def test_a_run_goes_on_where_the_file_moved_and_not_where_it_changed(tmp_path, m
 
 
 def test_the_digest_sees_a_change_anywhere_in_a_large_file(tmp_path, file, monkeypatch):
-    monkeypatch.setattr(llama_model, "_PIECES", 8)
-    monkeypatch.setattr(llama_model, "_PIECE", 64)
+    monkeypatch.setattr(weights, "PIECES", 8)
+    monkeypatch.setattr(weights, "PIECE", 64)
     size = file.stat().st_size
     first = LlamaModel(file).digest
     assert first == LlamaModel(file).digest

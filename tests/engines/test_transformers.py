@@ -14,15 +14,17 @@ import torch
 import transformers
 
 from blinkscope import engines
+from blinkscope.cli.main import main
 from blinkscope.engines import engine_of, open_engine
 from blinkscope.engines.key_values import ROOM, RowKeyValues
 from blinkscope.engines.reading import CHUNK
 from blinkscope.engines.transformers import TransformersEngine
+from blinkscope.engines.weights import local_digest
 from blinkscope.errors import EngineError, MissingExtra, UserError
 from blinkscope.language.engine import Ask, Completion, Context, Job, Message, Path
 from blinkscope.language.sampling import Sampling
 from blinkscope.session import locate
-from tests.engines import tiny
+from tests.engines import tiny, tiny_gguf
 
 END = 258
 
@@ -240,6 +242,54 @@ def test_folder_of_safetensors_is_opened_and_pickles_are_refused(tmp_path):
     safetensors.torch.save_file(weights, incomplete / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lacks 1 of the model's weights"):
         open_engine(f"hf:{incomplete}")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_run_does_not_go_on_with_weights_that_changed(kind, tmp_path, capsys, monkeypatch):
+    if kind == "file":  # its tokenizer is one that llama.cpp reads and transformers does not
+        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: tiny.tokenizer())
+    place = tmp_path / {"folder": "tiny", "file": "tiny.gguf"}[kind]
+
+    def write(seed):
+        model = tiny.model("llama", seed=seed)
+        if kind == "file":
+            tiny_gguf.write(place, model)
+        else:
+            model.save_pretrained(place)
+            tiny.tokenizer().save_pretrained(place)
+
+    words = ["locate", "hi", "--feature", "contains:e", "--max-new-tokens", "12", "--continuations", "20", "--json"]
+    study = ["study", "prefill", "--items", "1", "--max-new-tokens", "8", "--continuations", "4", "--json"]
+    write(0)
+    for name, asked in (("run.db", words), ("study.db", study)):
+        asked += ["--model", f"hf:{place}", "-o", str(tmp_path / name)]
+        assert main(asked) == 0
+        assert main(asked) == 0
+    write(1)
+    capsys.readouterr()
+    for asked in (words, study):
+        assert main(asked) == 2
+        assert "holds another run" in (said := capsys.readouterr().err)
+        assert "weights: " in said
+    write(0)
+    for asked in (words, study):
+        assert main(asked) == 0
+
+
+def test_a_folders_digest_sees_what_is_read_of_it(tmp_path):
+    tiny.model("llama").save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    first = local_digest(str(tmp_path))
+    (tmp_path / "README.md").write_text("words")
+    assert local_digest(str(tmp_path)) == first
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert local_digest(str(tmp_path)) != first
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert local_digest(str(tmp_path)) != first
+    assert local_digest("org/name") == ""
 
 
 @pytest.mark.parametrize(

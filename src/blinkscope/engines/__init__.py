@@ -63,9 +63,12 @@ def _open_transformers(rest: str, options: EngineOptions) -> Engine:
     _need_transformers()
     from blinkscope.engines.loading import Placement, load
     from blinkscope.engines.transformers import TransformersEngine
+    from blinkscope.engines.weights import local_digest
 
     loaded = load(rest, Placement.of(options.device, options.dtype))
-    return TransformersEngine(f"hf:{rest}", loaded.model, loaded.tokenizer, batch_bytes=options.batch_bytes)
+    return TransformersEngine(
+        f"hf:{rest}", loaded.model, loaded.tokenizer, batch_bytes=options.batch_bytes, digest=local_digest(rest)
+    )
 
 
 def _open_gguf(rest: str, options: EngineOptions) -> Engine:

@@ -9,7 +9,6 @@ other.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import weakref
 from collections import deque
@@ -22,13 +21,13 @@ import llama_cpp as lib
 import numpy as np
 from jaxtyping import Float
 
+from blinkscope.engines.weights import file_digest
 from blinkscope.errors import EngineError, UserError
 
 MOST_SEQUENCES = 256  # that one memory may have
 BATCH = 256  # tokens in one call
 _CELLS = 256  # the memory of a sequence is a multiple of so many tokens
 _MAGIC = b"GGUF"
-_PIECES, _PIECE = 256, 1 << 16  # how many pieces of a file its digest reads, and their bytes
 _WHOLE = (lib.LLAMA_FTYPE_ALL_F32, lib.LLAMA_FTYPE_MOSTLY_F16, lib.LLAMA_FTYPE_MOSTLY_BF16)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the bindings do not name
 
@@ -79,14 +78,8 @@ class LlamaModel:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file's size and of pieces spread over all of it, 16 MiB at most, so that it is cheap."""
-        size = self.file.stat().st_size
-        total = hashlib.sha256(str(size).encode())
-        with self.file.open("rb") as opened:
-            for place in range(0, size, max(_PIECE, size // _PIECES)):
-                opened.seek(place)
-                total.update(opened.read(_PIECE))
-        return total.hexdigest()
+        """Of the file's content; see ``file_digest``."""
+        return file_digest(self.file)
 
     @cached_property
     def bytes_per_token(self) -> int:

@@ -62,6 +62,7 @@ class TransformersEngine(Wording[Text]):
     sampling : the model's own settings; read from its generation config where None.
     batch_bytes : most memory for the keys and values of the rows that decode together; from the free memory where None.
     batch_rows : most rows that decode together; where more of them gain nothing on this device if None.
+    digest : of the files that the weights were read from; empty where they are not known.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class TransformersEngine(Wording[Text]):
         sampling: Sampling | None = None,
         batch_bytes: int | None = None,
         batch_rows: int | None = None,
+        digest: str = "",
     ) -> None:
         if model.training:
             raise UserError("the model is in training mode, where dropout changes its law; call model.eval() first.")
@@ -83,7 +85,7 @@ class TransformersEngine(Wording[Text]):
             )
         if batch_bytes is not None and batch_bytes < 1:
             raise UserError(f"batch-bytes is {batch_bytes}; it must be a positive number of bytes.")
-        self._name, self._model = name, model
+        self._name, self._model, self._digest = name, model, digest
         self._end_of_turn = _end_of_turn(model, tokenizer)
         self._sampling = sampling or _generation_settings(model)
         self._batch_bytes = batch_bytes or _free_bytes(model.device)
@@ -96,6 +98,14 @@ class TransformersEngine(Wording[Text]):
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def identity(self) -> str:
+        return self._name
+
+    @property
+    def digest(self) -> str:
+        return self._digest
 
     @property
     def default_sampling(self) -> Sampling:

@@ -29,7 +29,7 @@ from blinkscope.engines.returned import Returned
 from blinkscope.engines.rows import Rules
 from blinkscope.engines.text import Text
 from blinkscope.engines.vllm_law import check_law
-from blinkscope.engines.weights import need_safetensors
+from blinkscope.engines.weights import local_digest, need_safetensors
 from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.engines.wording import Wording
 from blinkscope.errors import EngineError, UserError
@@ -80,7 +80,7 @@ def open_vllm(name: str, dtype: str) -> VllmEngine:
         raise UserError(f"vLLM cannot open {name}: {_words(error)}") from error
     except (RuntimeError, VLLMError) as error:
         raise EngineError(f"vLLM could not be started with {name}: {_words(error)}") from error
-    return VllmEngine(f"vllm:{name}", llm)
+    return VllmEngine(f"vllm:{name}", llm, digest=local_digest(name))
 
 
 class VllmEngine(Wording[Text]):
@@ -91,13 +91,14 @@ class VllmEngine(Wording[Text]):
     name : the spelling that names these weights.
     llm : the ``vllm.LLM``; made by hand where vLLM's own settings are wanted, with ``logprobs_mode="raw_logprobs"`` and
         ``max_logprobs=-1`` (a limit is kept to, and what it leaves unknown is noted).
+    digest : of the files that the weights were read from; empty where they are not known.
 
     Raises
     ------
     UserError : log-probabilities are not raw ones, or may not be asked for.
     """
 
-    def __init__(self, name: str, llm: Any) -> None:
+    def __init__(self, name: str, llm: Any, *, digest: str = "") -> None:
         import vllm
 
         config = llm.model_config
@@ -107,7 +108,7 @@ class VllmEngine(Wording[Text]):
         self._most_listed = self._vocabulary if config.max_logprobs == -1 else int(config.max_logprobs)
         if self._most_listed < 1:
             raise UserError("this vllm.LLM lists no log-probabilities; make it with max_logprobs=-1.")
-        self._name, self._llm, self._vllm = name, llm, vllm
+        self._name, self._llm, self._vllm, self._digest = name, llm, vllm, digest
         tokenizer = llm.get_tokenizer()
         self._ends = _ends(config.try_get_generation_config(), tokenizer)
         super().__init__(Text(tokenizer, self._ends), ContextWindow(int(config.max_model_len), "model"))
@@ -116,6 +117,14 @@ class VllmEngine(Wording[Text]):
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def identity(self) -> str:
+        return self._name
+
+    @property
+    def digest(self) -> str:
+        return self._digest
 
     @property
     def default_sampling(self) -> Sampling:

@@ -244,14 +244,14 @@ class Naming(Protocol):
 
 @runtime_checkable
 class Stored(Protocol):
-    """An engine of one file of weights, which may move, and may change under its name."""
+    """An engine of weights in files, which may change under their name; those of one file may move."""
 
     @property
     def identity(self) -> str:
-        """The name under which run files know it, wherever the file lies."""
+        """The name under which run files know it; of one file, wherever it lies."""
         ...
 
     @property
     def digest(self) -> str:
-        """Of the file's content."""
+        """Of the content of the files; empty where they are not known."""
         ...
