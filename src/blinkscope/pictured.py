@@ -25,7 +25,7 @@ from blinkscope.diffusion.pictures import (
     experiment,
     source_of,
 )
-from blinkscope.diffusion.record import PictureRecord, Samples
+from blinkscope.diffusion.record import PictureRecord, Samples, check_aim
 from blinkscope.errors import MissingExtra, UserError, expect
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.source import JSON
@@ -107,6 +107,7 @@ def locate_picture(
     options : fields of ``PictureQuestion`` and of ``Target``; ``generated_tokens`` limits network evaluations.
     """
     question, target = _split(target, options)
+    check_aim(target, clone=question.method == "clone", positions=question.times)
     opened = open_model(model, question.prompt, engine_options or {})
     stopwatch = Stopwatch()
     label, feature = labeller(question, opened)

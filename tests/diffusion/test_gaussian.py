@@ -344,7 +344,8 @@ def test_schedules_name_the_same_levels() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: cosine_times(0), "at least 1"),
+        (lambda: cosine_times(0), "there are 0 steps; sampling takes from 1 to 10,000"),
+        (lambda: cosine_times(10**8), "there are 100,000,000 steps; sampling takes from 1 to 10,000"),
         (lambda: ddpm_times(LINEAR, 1001), "cannot be run in 1001 steps"),
         (lambda: ddpm_times(LINEAR[::-1], 10), "must fall"),
         (lambda: karras_times(5, sigma_min=2, sigma_max=1), "rising"),

@@ -75,6 +75,28 @@ def test_ends_are_asked_for_topped_up_and_said(
     assert "--ends belongs to pictures" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("aim", [("--error", "0.2"), ("--ends", "1")])
+def test_schedules_of_fewer_steps_than_the_first_round_looks_at(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    steps: int,
+    aim: tuple[str, str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["locate", "--model", f"diffusion:scans?steps={steps}", *aim, "--continuations", "200", "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["curve"]["position"] == [*range(steps + 1)]
+
+
+def test_what_is_refused_is_refused_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model of a refused question is not even opened."""
+    monkeypatch.setattr("blinkscope.pictured.open_pictures", lambda spec: pytest.fail("opened"))
+    with pytest.raises(UserError, match="ends are those of method forward-reverse"):
+        locate("diffusion:scans", method="clone", ends=1.0)
+
+
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     command = (*SCANS, "--method", "clone", "--error", "0.04")
     whole = result(*command, "-o", "whole.db", cwd=tmp_path)
@@ -122,6 +144,9 @@ def test_the_digits_model_from_python(tmp_path: Path, scan: Path) -> None:
         (("--plan",), "there is no plan for pictures"),
         (("--method", "grid"), "no method 'grid' for noise levels"),
         (("--feature", "number"), "no feature 'number' of pictures"),
+        (("--method", "clone", "--ends", "1"), "ends are those of method forward-reverse"),
+        (("--times", "0.5,1", "--ends", "1"), "ends choose their own noise levels; leave the times out"),
+        (("--model", "diffusion:grammar?steps=100000000"), "there are 100,000,000 steps; sampling takes from 1 to"),
         (("--image", "missing.png"), "the picture missing.png cannot be read: No such file"),
         (("--image", "large.png"), "has 9 x 8 pixels; the model makes pictures of 8 x 8"),
         (("--image", "text.png"), "text.png is no image that can be read"),

@@ -239,6 +239,14 @@ def test_replies_that_are_over_stay_as_they_are() -> None:
         TINY.score(Path(context, (END, END)), cap)
 
 
+def test_a_cap_beyond_the_context_window_is_refused_before_anything_is_reckoned() -> None:
+    job = Job((0,), Path(TINY.encode("x y"), ()), 0)
+    (done,) = TINY.continue_([job], Sampling(max_new_tokens=TINY.context_window - 2), seed=0)
+    assert done.finish == "stop"
+    with pytest.raises(UserError, match="may have 99999999999 tokens together, and the model's context window is"):
+        next(iter(TINY.continue_([job], Sampling(max_new_tokens=99_999_999_997), seed=0)))
+
+
 def test_an_impossible_word_has_probability_0_and_is_passed_over() -> None:
     path = TINY.encode_reply(TINY.encode("x"), "go on left", finished=True)
     score = TINY.score(path, Sampling())

@@ -18,6 +18,7 @@ from blinkscope.cli.main import main
 from blinkscope.critical import critical_window
 from blinkscope.diffusion.gaussian import GaussianDiffusion
 from blinkscope.diffusion.guidance import read_interval
+from blinkscope.diffusion.levels import evenly
 from blinkscope.diffusion.pictures import PictureModel
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
@@ -25,7 +26,7 @@ from blinkscope.report.study_page import study_page
 from blinkscope.report.trees import study_tree
 from blinkscope.studies import diffusion
 from blinkscope.studies.catalogue import stored_study
-from blinkscope.studies.diffusion import DiffusionSpec, Drawing, guidance_document, guidance_interval, places
+from blinkscope.studies.diffusion import DiffusionSpec, Drawing, guidance_document, guidance_interval
 from blinkscope.studies.study import StudyResult, run_study
 from blinkscope.worlds.gaussian_mixture import GaussianMixture
 
@@ -183,10 +184,10 @@ def test_it_is_read_again_without_the_model(found: tuple[Path, StudyResult]) -> 
     assert tree is not None
     assert tree.root.name == "0, 1, 2"
     assert [again.findings.summary["outside"], *again.findings.sentences].count(None) == 1
-    assert again.cost["network_evaluations"] == sum(8 * (STEPS - kept) for kept in places(STEPS, 5)) * 60
+    assert again.cost["network_evaluations"] == sum(8 * (STEPS - kept) for kept in evenly(STEPS, 5)) * 60
     trace = stored(found[0], item="7")
     assert trace.kind == "path"
-    assert trace.posterior.index.tolist() == [*places(STEPS, 5), STEPS]
+    assert trace.posterior.index.tolist() == [*evenly(STEPS, 5), STEPS]
 
 
 def test_a_killed_study_goes_on_with_the_same_samples(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from blinkscope.diffusion.levels import COARSE, NoiseLevels
+from blinkscope.diffusion.levels import COARSE, NoiseLevels, evenly
 from blinkscope.estimate.source import Draw, Order, Stratum
 from blinkscope.estimate.trace import End
 from blinkscope.posterior import Posterior
@@ -63,8 +63,7 @@ class ChangeEnds:
     def orders(self, draws: Sequence[Draw], round_: int) -> list[Order]:
         steps = len(self.strata)
         if round_ == 0:
-            coarse = sorted({round(steps * i / COARSE) for i in range(COARSE)})
-            return [Order(position, half, 0, PILOT) for half in (0, 1) for position in coarse]
+            return [Order(position, half, 0, PILOT) for half in (0, 1) for position in evenly(steps, COARSE)]
         seen = _Seen.of(draws, self.levels.final_label, steps)
         process = _Process.given(seen)
         ends = process.ends()

@@ -81,8 +81,7 @@ class NoiseLevels:
     def _coarse(self) -> tuple[int, ...]:
         if self.positions is not None:
             return self.positions
-        steps = len(self.strata)
-        return tuple(sorted({round(steps * i / COARSE) for i in range(COARSE)}))
+        return evenly(len(self.strata), COARSE)
 
     def _counts(
         self, draws: Sequence[Draw]
@@ -91,6 +90,14 @@ class NoiseLevels:
         labels = kept_labels(self.final_label, draws[:first], draws[first:], self.limit)
         rows = tuple(sorted({draw.stratum for draw in draws}))
         return rows, labels, count(draws, labels, rows)
+
+
+def evenly(steps: int, count: int) -> tuple[int, ...]:
+    """Numbers of reverse steps taken, from none (pure noise) at equal distances; the finished sample is not one.
+
+    Fewer than ``count`` where there are not so many steps.
+    """
+    return tuple(sorted({min(round(steps * i / count), steps - 1) for i in range(count)}))
 
 
 def between(posterior: Posterior) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from blinkscope.diffusion.grammar import GRAMMAR, classes, load_grammar_model
 from blinkscope.diffusion.masked import MaskedDiffusion
 from blinkscope.diffusion.pictures import PictureModel
 from blinkscope.diffusion.record import Samples
-from blinkscope.diffusion.schedules import cosine_times
+from blinkscope.diffusion.schedules import check_steps, cosine_times
 from blinkscope.diffusion.shipped import weights_digest
 from blinkscope.errors import UserError
 
@@ -110,6 +110,7 @@ def _scans(query: str) -> PictureModel:
 
 def _grammar(query: str) -> PictureModel:
     asked = Parameters.read("diffusion:grammar", query, ("steps",))
+    check_steps(asked.steps)
     model = load_grammar_model()
     return PictureModel(
         f"diffusion:grammar?steps={asked.steps}",

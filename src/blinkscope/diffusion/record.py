@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,8 +71,7 @@ class PictureRecord:
         return tuple(Stratum(position, self.costs[self.steps - position]) for position in range(self.steps))
 
     def method_of_loop(self, target: Target) -> Method:
-        if target.until != "error":
-            raise UserError("until is of texts; of a picture ask for an error, or for the ends of its change.")
+        check_aim(target, clone=self.clone, positions=self.positions)
         levels = NoiseLevels(
             self.strata,
             self.final_label,
@@ -84,10 +83,6 @@ class PictureRecord:
         )
         if target.ends is None:
             return levels
-        if self.clone:
-            raise UserError("ends are those of method forward-reverse: a trajectory's own posterior goes up and down.")
-        if self.positions is not None:
-            raise UserError("ends choose their own noise levels; leave the times out.")
         return ChangeEnds(levels, target.ends)
 
     def trace(self, outcome: Outcome, target: Target, *, seconds: float = 0.0, model_seconds: float = 0.0) -> Trace:
@@ -162,6 +157,21 @@ class PictureRecord:
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise UserError(f"the run file's record of its picture cannot be read ({error}).") from None
         return record
+
+
+def check_aim(target: Target, *, clone: bool, positions: Sequence[float] | None) -> None:
+    """Refuse a target that a picture has not, or that this way of looking into one has not.
+
+    positions: the levels that were chosen, by whatever name; None where the method chooses.
+    """
+    if target.until != "error":
+        raise UserError("until is of texts; of a picture ask for an error, or for the ends of its change.")
+    if target.ends is None:
+        return
+    if clone:
+        raise UserError("ends are those of method forward-reverse: a trajectory's own posterior goes up and down.")
+    if positions is not None:
+        raise UserError("ends choose their own noise levels; leave the times out.")
 
 
 def compact(samples: Samples) -> Samples:

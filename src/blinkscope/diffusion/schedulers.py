@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from blinkscope.diffusion.denoisers import Denoiser, Pictures, Prediction, denoiser_of
-from blinkscope.diffusion.schedules import Times, times_of_sigmas
+from blinkscope.diffusion.schedules import Times, check_steps, times_of_sigmas
 from blinkscope.errors import UserError
 from blinkscope.processes import log_snr
 
@@ -52,10 +52,10 @@ def noise_schedule(scheduler: Any, steps: int) -> NoiseSchedule:
 
     Raises
     ------
-    UserError : fewer than one step or more than there are training levels, or a scheduler that is none of the above.
+    UserError : fewer than one step, more than ``MOST_STEPS`` or than there are training levels, or a scheduler that is
+        none of the above.
     """
-    if steps < 1:
-        raise UserError(f"there are {steps} steps; sampling takes at least 1.")
+    check_steps(steps)
     name, config = type(scheduler).__name__, scheduler.config
     if config.get("thresholding"):
         raise UserError(

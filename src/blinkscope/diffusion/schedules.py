@@ -13,6 +13,8 @@ from blinkscope.errors import UserError
 
 Times = Float[np.ndarray, " levels"]
 
+MOST_STEPS = 10_000  # a trajectory is kept whole, and takes as many evaluations
+
 
 def times_of_sigmas(sigma: Float[np.ndarray, " levels"]) -> Times:
     """t = (1/2) ln(1 + sigma^2)."""
@@ -24,7 +26,7 @@ def cosine_times(steps: int) -> Times:
 
     Nichol and Dhariwal, "Improved denoising diffusion probabilistic models", ICML 2021, without their offset.
     """
-    _check(steps)
+    check_steps(steps)
     return np.append(times_of_sigmas(np.tan(np.pi / 2 * np.arange(steps) / steps)), np.inf)
 
 
@@ -34,7 +36,7 @@ def ddpm_times(alphas_cumprod: Float[np.ndarray, " trained"], steps: int) -> Tim
     alphas_cumprod: signal^2 at each training level, falling; diffusers' schedulers have it under this name. OU time is
         -(1/2) ln of it (Ho, Jain, Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020).
     """
-    _check(steps)
+    check_steps(steps)
     signal = np.asarray(alphas_cumprod, dtype=float)
     if signal.ndim != 1 or not (np.diff(signal) < 0).all() or not 0 < signal[-1] <= signal[0] < 1:
         raise UserError("alphas_cumprod must fall from below 1 to above 0.")
@@ -50,7 +52,7 @@ def karras_times(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, 
     Karras, Aittala, Aila, Laine, "Elucidating the design space of diffusion-based generative models", NeurIPS 2022,
     equation 5.
     """
-    _check(steps)
+    check_steps(steps)
     if not 0 < sigma_min < sigma_max or rho <= 0:
         raise UserError(f"sigma runs from {sigma_min:g} to {sigma_max:g} with rho {rho:g}; all positive, and rising.")
     roots = np.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), steps)
@@ -62,7 +64,7 @@ def flow_times(steps: int, shift: float = 1.0) -> Times:
 
     Esser and others, "Scaling rectified flow transformers for high-resolution image synthesis", ICML 2024, equation 23.
     """
-    _check(steps)
+    check_steps(steps)
     if shift <= 0:
         raise UserError(f"shift is {shift:g}; it must be positive.")
     even = np.arange(steps) / steps
@@ -70,6 +72,7 @@ def flow_times(steps: int, shift: float = 1.0) -> Times:
     return np.append(times_of_sigmas(time / (1 - time)), np.inf)
 
 
-def _check(steps: int) -> None:
-    if steps < 1:
-        raise UserError(f"there are {steps} steps; sampling takes at least 1.")
+def check_steps(steps: int) -> None:
+    """Refuse a number of steps that no sampler is run in."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise UserError(f"there are {steps:,} steps; sampling takes from 1 to {MOST_STEPS:,}.")

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from blinkscope.engines.machine import END, UNKNOWN, Machine, States, endings, law_of
+from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.errors import UserError
 from blinkscope.feature import TRUNCATED, UNPARSED, Reply
 from blinkscope.language.engine import Alternatives, Completion, Context, Job, Message, Path, Score, Truth
@@ -56,6 +57,10 @@ class ToyEngine:
         return Sampling(max_new_tokens=self.longest)
 
     @property
+    def _window(self) -> ContextWindow:
+        return ContextWindow(self.context_window, "model")
+
+    @property
     def feature(self) -> OwnLabel:
         return OwnLabel(self.name, self.machine)
 
@@ -92,6 +97,7 @@ class ToyEngine:
         """Write continuations; each uses one uniform of its own stream for every generated token."""
         waiting = iter(jobs)
         while batch := list(islice(waiting, BATCH)):
+            self._window.check(max(most_tokens(job, sampling) for job in batch))
             states, left = self._starts(batch, sampling)
             yield from _write(self.machine, sampling, batch, states, left, seed)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from blinkscope.critical import check_eps, first_time, last_time
 from blinkscope.diffusion.guidance import GuidanceInterval
+from blinkscope.diffusion.levels import evenly
 from blinkscope.diffusion.pictures import PictureModel, experiment, source_of
 from blinkscope.diffusion.record import PictureRecord
 from blinkscope.errors import UserError
@@ -77,11 +78,6 @@ class DiffusionSpec:
             )
 
 
-def places(steps: int, levels: int) -> tuple[int, ...]:
-    """Numbers of reverse steps taken, from none (pure noise) at equal distances; the finished sample is not one."""
-    return tuple(sorted({round(steps * i / levels) for i in range(levels)}))
-
-
 def _open(spec: DiffusionSpec, model: Any, options: Mapping[str, Any]) -> tuple[PictureModel, None]:
     """The model, with the labels that are asked for as its own."""
     given = {name: value for name, value in options.items() if value not in (None, "auto")}
@@ -97,7 +93,7 @@ def _work(desk: Desk) -> Mapping[str, JSON]:
     sampler = model.sampler
     document = desk.keeper.document(DOCUMENT)
     if document is None:
-        kept = places(sampler.steps, spec.levels)
+        kept = evenly(sampler.steps, spec.levels)
         record = experiment(
             model,
             method="clone",
