@@ -177,8 +177,8 @@ def plan(
     """
     if is_picture_model(model):
         raise UserError(
-            "there is no plan for pictures: which noise levels are looked at depends on what is drawn. Limit it with "
-            "continuations instead."
+            "there is no plan for diffusion models: which noise levels are looked at depends on what is drawn. Limit "
+            "it with continuations instead."
         )
     if isinstance(model, str) and model.startswith("replay:"):
         from blinkscope.recorded import plan_recorded

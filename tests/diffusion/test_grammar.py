@@ -22,7 +22,7 @@ from blinkscope.diffusion.grammar import (
     load_grammar_model,
     save_grammar_model,
 )
-from blinkscope.diffusion.masked import HIDDEN, FiniteTexts, MaskedDiffusion, Order
+from blinkscope.diffusion.masked import FiniteTexts, MaskedDiffusion, Order
 from blinkscope.diffusion.pictures import METHODS, PictureModel, locate_sample
 from blinkscope.diffusion.shipped import HOME
 from blinkscope.errors import UserError
@@ -31,6 +31,7 @@ from blinkscope.feature import UNPARSED
 from blinkscope.studies import diffusion
 from blinkscope.studies.diffusion import DiffusionSpec, Drawing
 from blinkscope.studies.study import run_study
+from blinkscope.symbols import HIDDEN
 from blinkscope.worlds.random_hierarchy import RandomHierarchy
 
 LEVELS = np.linspace(0, 1, 9)

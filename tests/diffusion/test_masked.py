@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from blinkscope.diffusion.masked import HIDDEN, FiniteTexts, MaskedDiffusion, with_mask_token
+from blinkscope.diffusion.masked import FiniteTexts, MaskedDiffusion, with_mask_token
 from blinkscope.diffusion.pictures import METHODS, locate_sample
 from blinkscope.divergence import label_law
 from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.trace import Target
+from blinkscope.symbols import HIDDEN
 from blinkscope.worlds.masked_strings import MaskedStrings
 from blinkscope.worlds.random_hierarchy import RandomHierarchy
 

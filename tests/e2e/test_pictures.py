@@ -141,7 +141,7 @@ def test_the_digits_model_from_python(tmp_path: Path, scan: Path) -> None:
         (("--times", "soon"), "give numbers with commas"),
         (("--temperature", "0.5"), "--temperature makes no sense with diffusion:scans"),
         (("a prompt",), "a prompt makes no sense"),
-        (("--plan",), "there is no plan for pictures"),
+        (("--plan",), "there is no plan for diffusion models"),
         (("--method", "grid"), "no method 'grid' for noise levels"),
         (("--feature", "number"), "no feature 'number' of pictures"),
         (("--method", "clone", "--ends", "1"), "ends are those of method forward-reverse"),

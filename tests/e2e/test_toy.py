@@ -153,7 +153,7 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--until", "windows", "--error", "0.1"), "give error or until, not both"),
     (("locate", "x", "--model", "toy:fork", "--until", "windows", "--estimator", "unbiased"), "estimator pooled"),
     (("locate", "x", "--model", "toy:fork", "--until", "dawn"), "choose one of error, windows"),
-    (("locate", "--model", "diffusion:digits", "--until", "windows"), "which makes pictures"),
+    (("locate", "--model", "diffusion:digits", "--until", "windows"), "with diffusion:digits, a diffusion model"),
     (("locate", "x", "--model", "toy:fork", "--report", "x.db"), "a run file's name"),
     (("locate", "x", "--model", "toy:fork", "--messages", "none.json"), "one of the two"),
     (("locate", "--model", "toy:fork", "--messages", "none.json"), "none.json"),

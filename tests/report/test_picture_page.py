@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,17 @@ from playwright.sync_api import Browser
 
 from blinkscope.diffusion.exact import EmpiricalData
 from blinkscope.diffusion.gaussian import GaussianDiffusion
+from blinkscope.diffusion.masked import FiniteTexts, MaskedDiffusion
 from blinkscope.diffusion.pictures import locate_sample
 from blinkscope.diffusion.record import thumbnail
 from blinkscope.diffusion.schedules import cosine_times
 from blinkscope.estimate.trace import Target, Trace
+from blinkscope.report import pictures
 from blinkscope.report.html import write_report
 from blinkscope.report.picture_page import SHOWN, checked, picture_data
+from blinkscope.report.terminal import print_trace
 from blinkscope.report.trees import narrowing, picture_tree, stages
+from blinkscope.symbols import HIDDEN
 from tests.report.browser import chromium, visit
 
 HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>\u202e", "\u200bplain")
@@ -131,6 +136,48 @@ def test_masked_texts_have_no_ratio_of_signal_to_noise(trace: Trace) -> None:
     assert curve["time_unit"] == "probability"
     assert "log_snr" not in curve
     assert "log-SNR" not in masked._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def text() -> Trace:
+    """A text of four symbols, one of two with a single symbol in common, looked into by an exact masked model."""
+    texts = FiniteTexts(np.array([[2, 0, 1, 3], [2, 1, 0, 0]]), ("first", "second"), np.array([0.5, 0.5]))
+    sampler = MaskedDiffusion(texts.marginals, np.linspace(0, 1, 5), 4)
+
+    def label(found: np.ndarray) -> list[str]:
+        return ["first" if one[1] == 0 else "second" for one in found]
+
+    return locate_sample(sampler, label, sample=texts.texts[0], target=Target(error=0.1, delta=0.3))
+
+
+def test_a_text_of_symbols_is_called_one_and_shown(text: Trace) -> None:
+    assert text.states is not None
+    spelled = [" ".join("_" if s == HIDDEN else str(s) for s in state) for state in text.states]
+    assert (spelled[0], spelled[-1]) == ("_ _ _ _", "2 0 1 3")
+    assert [row[-1] for row in pictures.levels(text)] == spelled
+    written = io.StringIO()
+    print_trace(text, written, width=120)
+    for said in (written.getvalue(), text._repr_html_()):
+        assert "The text is read as first." in said
+        assert "picture" not in said
+        assert all(state in said for state in spelled)
+    data = picture_data(text)
+    assert data["subject"] == "text"
+    assert [level["state"]["symbols"] for level in data["levels"]] == spelled
+    became = [one["sample"]["symbols"] for level in data["levels"] for one in level["became"]]
+    assert set(became) == {"2 0 1 3", "2 1 0 0"}
+
+
+@pytest.mark.browser
+def test_the_page_of_a_text_shows_its_symbols(browser: Browser, text: Trace, tmp_path: Path) -> None:
+    with visit(browser, write_report(text, tmp_path / "text.html")) as seen:
+        said = seen.page.inner_text("main")
+        assert "When was this text decided?" in said
+        assert "picture" not in said
+        states = seen.page.locator(".levels td > .symbols").all_text_contents()
+        assert states == [level["state"]["symbols"] for level in picture_data(text)["levels"]]
+        assert seen.page.locator(".became .symbols").count() > 0
+    assert seen.quiet
 
 
 @pytest.mark.browser

@@ -33,11 +33,11 @@ OF_PIPELINES = ("prompt", *OF_LOADING)
 
 def command(arguments: argparse.Namespace) -> int:
     pipeline = arguments.model.startswith(PIPELINES)
-    refuse_options(arguments, OF_TEXTS if pipeline else (*OF_TEXTS, *OF_PIPELINES), ", which makes pictures")
+    refuse_options(arguments, OF_TEXTS if pipeline else (*OF_TEXTS, *OF_PIPELINES), ", a diffusion model")
     if arguments.plan:
         raise UserError(
-            "there is no plan for pictures: which noise levels are looked at depends on what is drawn. Limit it with "
-            "--continuations instead."
+            "there is no plan for diffusion models: which noise levels are looked at depends on what is drawn. Limit "
+            "it with --continuations instead."
         )
     options: dict[str, Any] = {
         "prompt": arguments.prompt,

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from blinkscope.diffusion.masked import HIDDEN, Marginals, Tokens
+from blinkscope.diffusion.masked import Marginals, Tokens
 from blinkscope.diffusion.shipped import load_weights, save_weights
 from blinkscope.errors import MissingExtra
+from blinkscope.symbols import HIDDEN
 from blinkscope.worlds.random_hierarchy import RandomHierarchy
 
 GRAMMAR = RandomHierarchy(depth=3, branching=2, symbols=4, rules=2, process="masking", seed=0)

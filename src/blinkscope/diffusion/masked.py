@@ -26,8 +26,8 @@ from jaxtyping import Bool, Float, Int
 from blinkscope.errors import EngineError, UserError
 from blinkscope.processes import MASKING
 from blinkscope.sampler import IndexSet
+from blinkscope.symbols import HIDDEN
 
-HIDDEN = -1  # stands for a hidden token
 BATCH = 512  # texts that are filled in at a time
 TOLERANCE = 1e-3  # of the sum of a token's law, as far as float32 softmaxes go
 

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from blinkscope.diffusion.autoencoder import Autoencoder
-from blinkscope.diffusion.record import PictureRecord, Samples, compact, thumbnail
+from blinkscope.diffusion.record import PictureRecord, Samples, compact, small, thumbnail
 from blinkscope.errors import UserError
 from blinkscope.estimate import loop, streams
 from blinkscope.estimate.loop import Progress
@@ -148,7 +148,7 @@ class LevelSource:
             for row, label, picture in zip(rows, read(self.label, pictures), pictures, strict=True):
                 position, replicate = wanted[row]
                 cost = self.sampler.cost(int(levels[row]))
-                yield Draw(position, replicate, label, cost, payload=thumbnail(picture))
+                yield Draw(position, replicate, label, cost, payload=small(picture))
 
     def _noisy(self, rng: np.random.Generator, level: int) -> Samples:
         return self.sampler.noise(rng, self.sample, level) if self.path is None else self.path[level]

@@ -22,6 +22,7 @@ from blinkscope.estimate.loop import Method, Outcome
 from blinkscope.estimate.source import JSON, Stratum
 from blinkscope.estimate.trace import Cost, Target, Trace
 from blinkscope.processes import OU_TIME
+from blinkscope.symbols import is_text, spelled
 
 Samples = np.ndarray[Any, Any]
 STORED_TYPES = ("float32", "int64")
@@ -196,6 +197,11 @@ def thumbnail(picture: Samples) -> dict[str, JSON]:
     height, width, channels = pixels.shape
     shape: list[JSON] = [height, width, channels]
     return {"shape": shape, "pixels": base64.b64encode(pixels.tobytes()).decode("ascii")}
+
+
+def small(sample: Samples) -> dict[str, JSON]:
+    """What a page shows of a finished sample: the symbols of a text, or a small picture."""
+    return {"symbols": spelled(sample)} if is_text(sample) else thumbnail(sample)
 
 
 def _array_to_json(array: Samples) -> dict[str, JSON]:

@@ -21,9 +21,10 @@ from blinkscope.diffusion.grammar import (
     new_network,
     save_grammar_model,
 )
-from blinkscope.diffusion.masked import HIDDEN, MaskedDiffusion, Tokens
+from blinkscope.diffusion.masked import MaskedDiffusion, Tokens
 from blinkscope.diffusion.shipped import seeded_training
 from blinkscope.diffusion.train_digits import Watch
+from blinkscope.symbols import HIDDEN
 
 STEPS, BATCH, RATE = 5000, 128, 3e-3
 save = save_grammar_model

@@ -51,7 +51,7 @@ def _text(trace: Trace) -> list[str]:
 def _picture(trace: Trace) -> list[str]:
     return [
         _element("div", pictures.answer(trace)),
-        _element("div", pictures.METHODS[trace.kind], QUIET),
+        _element("div", pictures.method(trace), QUIET),
         _table(pictures.headings(trace), pictures.levels(trace)),
         _element("div", pictures.finding(trace), STRONG),
         _element("div", trees.narrowing(trace)),

@@ -1,4 +1,4 @@
-"""What the page of one picture shows; ``html.page`` makes a file of it."""
+"""What the page of one picture, or of one text of symbols, shows; ``html.page`` makes a file of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from blinkscope.diffusion.record import LARGEST_THUMBNAIL, thumbnail
+from blinkscope.diffusion.record import LARGEST_THUMBNAIL, small
 from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER
@@ -25,17 +25,18 @@ SHOWN = 16  # finished pictures of a level
 
 
 def picture_data(trace: Trace) -> dict[str, Any]:
-    """The result's JSON, its settings apart, with small pictures of the states and of what became of them."""
+    """The result's JSON, its settings apart, with the states and what became of them: symbols, or small pictures."""
     elsewhere = {*trace.settings, "forks", "comparison", "generation"}
     result = {name: value for name, value in trace.to_json().items() if name not in elsewhere}
     target = trace.target
     return {
         **result,
         "settings": dict(trace.settings),
+        "subject": pictures.subject(trace),
         "answer": pictures.answer(trace),
         "finding": pictures.finding(trace),
         "ends": pictures.ends(trace),
-        "method": pictures.METHODS[trace.kind],
+        "method": pictures.method(trace),
         "target": {"delta": target.delta, "max_width": target.max_width, "level": target.level, "ends": target.ends},
         "levels": _levels(trace),
         "tree": asdict(trees.picture_tree(trace)),
@@ -55,9 +56,9 @@ def _levels(trace: Trace) -> list[dict[str, Any]]:
         draws = at.get(position, [])
         numbers = [column.get(draw.label, other) for draw in draws]
         shown = [
-            {"k": k, "label": draw.label, "thumbnail": small}
+            {"k": k, "label": draw.label, "sample": sample}
             for k, draw in zip(numbers, draws, strict=True)
-            if (small := checked(draw.payload)) is not None
+            if (sample := checked(draw.payload)) is not None
         ]
         levels.append(
             {
@@ -75,11 +76,13 @@ def _state(trace: Trace, row: int) -> dict[str, Any] | None:
     if trace.thumbnails is not None:
         return checked(trace.thumbnails[row])
     assert trace.states is not None
-    return dict(thumbnail(trace.states[row])) or None
+    return dict(small(trace.states[row])) or None
 
 
 def checked(payload: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A stored thumbnail, if it is one: a stranger's run file may hold anything."""
+    """What a draw shows, if it shows something: a stranger's run file may hold anything."""
+    if isinstance(payload.get("symbols"), str):
+        return {"symbols": payload["symbols"]}
     shape, pixels = payload.get("shape"), payload.get("pixels")
     if not (isinstance(shape, list) and len(shape) == 3 and isinstance(pixels, str)):
         return None

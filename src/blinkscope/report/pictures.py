@@ -10,9 +10,13 @@ from blinkscope.divergence import total_variation
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import UNPARSED
 from blinkscope.plurals import counted
+from blinkscope.processes import MASKING
 from blinkscope.report import summary
 from blinkscope.report.text import shortened
+from blinkscope.symbols import is_text, spelled
 from blinkscope.window import TokenWindow
+
+TEXT_WIDTH = 40  # characters of a text of symbols in a table
 
 
 def steps_of(trace: Trace) -> int:
@@ -20,11 +24,17 @@ def steps_of(trace: Trace) -> int:
     return int(trace.posterior.index[-1])
 
 
+def subject(trace: Trace) -> str:
+    """What the sample is: a picture, or a text of symbols, which a masked diffusion model makes."""
+    assert trace.states is not None
+    return "text" if is_text(trace.states[-1]) else "picture"
+
+
 def answer(trace: Trace) -> str:
-    """What the picture is, in one sentence."""
+    """What the sample is, in one sentence."""
     if trace.final_label == UNPARSED:
-        return "Nothing could be read in the picture."
-    return f"The picture is read as {shortened(trace.final_label, summary.LABEL_WIDTH)}."
+        return f"Nothing could be read in the {subject(trace)}."
+    return f"The {subject(trace)} is read as {shortened(trace.final_label, summary.LABEL_WIDTH)}."
 
 
 def finding(trace: Trace) -> str:
@@ -34,7 +44,7 @@ def finding(trace: Trace) -> str:
         return f"Decided {', then '.join(stretch(trace, window) for window in windows)}."
     change = float(total_variation(trace.curve[-1], trace.curve[0]))
     if change < trace.target.delta:
-        return f"No window: from the noisiest level to the picture the outcome moves by {change:.2f} only."
+        return f"No window: from the noisiest level to the {subject(trace)} the outcome moves by {change:.2f} only."
     return (
         f"No window: the outcome never moves by {trace.target.delta:g} within {trace.target.max_width} of the "
         f"{counted(steps_of(trace), 'step')}."
@@ -68,21 +78,29 @@ def stretch(trace: Trace, window: TokenWindow) -> str:
     """A window in words, in steps and in time."""
     doubt = "" if window.certain else f", with probability {window.probability:.2f}"
     rows = np.searchsorted(trace.posterior.index, (window.start, window.end))
-    clocks = [(trace.unit, trace.times), ("log-SNR", trace.log_snr)]
+    clocks = [(_clock(trace), trace.times), ("log-SNR", trace.log_snr)]
     times = [f"{name} {' to '.join(said(float(at[row])) for row in rows)}" for name, at in clocks if at is not None]
     return f"between steps {window.start} and {window.end} of {steps_of(trace)} ({', '.join(times)}){doubt}"
+
+
+def _clock(trace: Trace) -> str:
+    """What a level's time is called: of masking it is the probability of a mask."""
+    return "masked" if trace.unit == MASKING.unit else trace.unit
 
 
 def headings(trace: Trace) -> tuple[str, ...]:
     """Over the columns of ``levels``: numbers, a mark, and the laws."""
     final = f"P({shortened(trace.final_label, summary.LABEL_WIDTH)}) [{trace.target.level:.0%}]"
     ratio = () if trace.log_snr is None else ("log-SNR",)
-    return ("step", trace.unit, *ratio, final, "", "all labels")
+    masked = ("masked text",) if subject(trace) == "text" else ()
+    return ("step", _clock(trace), *ratio, final, "", "all labels", *masked)
 
 
 def levels(trace: Trace) -> list[tuple[str, ...]]:
     """A row in words for every noise level that was looked at; those inside a window carry a mark."""
     assert trace.times is not None
+    assert trace.states is not None
+    shown = [(shortened(spelled(state), TEXT_WIDTH),) if is_text(state) else () for state in trace.states]
     final, windows = trace.labels.index(trace.final_label), trace.windows()
     (low, high), ratios = trace.band, trace.log_snr
     return [
@@ -93,6 +111,7 @@ def levels(trace: Trace) -> list[tuple[str, ...]]:
             f"{trace.curve[row, final]:.2f} [{low[row, final]:.2f}, {high[row, final]:.2f}]",
             "|" if any(window.start <= position <= window.end for window in windows) else "",
             summary.law(dict(zip(trace.labels, trace.curve[row].tolist(), strict=True))),
+            *shown[row],
         )
         for row, position in enumerate(trace.posterior.index.astype(int))
     ]
@@ -113,8 +132,19 @@ def cost(trace: Trace) -> str:
     return f"{counted(c.continuations, 'continuation')}, {evaluations}{seconds}."
 
 
+def method(trace: Trace) -> str:
+    """What the rows of a curve are, by its kind and what was noised."""
+    return TEXT_METHODS[trace.kind] if subject(trace) == "text" else METHODS[trace.kind]
+
+
 METHODS = {
     "forward-reverse": "The picture was noised afresh for every draw: a row is its mean posterior over all noise.",
     "path": "Every draw went on from this trajectory's own state: a row is the posterior of this very trajectory.",
 }
-"""What the rows of a curve are, by its kind."""
+TEXT_METHODS = {
+    "forward-reverse": (
+        "The text was masked afresh for every draw: a row is its mean posterior over all ways to mask it, and the "
+        "masked text beside it is one of them."
+    ),
+    "path": "Every draw filled in the masked text of its row: a row is the posterior of this very trajectory.",
+}

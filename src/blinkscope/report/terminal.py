@@ -83,7 +83,7 @@ def _picture_parts(trace: Trace) -> list[RenderableType]:
         Text(summary.settings(trace), style="dim"),
         Text(),
         Text(pictures.answer(trace)),
-        Text(pictures.METHODS[trace.kind], style="dim"),
+        Text(pictures.method(trace), style="dim"),
         _levels(trace),
         Text(pictures.finding(trace), style="bold"),
         Text(visible(trees.narrowing(trace), keep="")),
@@ -100,11 +100,10 @@ def _levels(trace: Trace) -> RenderableType:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    *numbers, mark, laws = pictures.headings(trace)
-    for heading in numbers:
-        table.add_column(heading, justify="right")
-    for heading in (mark, laws):
-        table.add_column(heading)
+    headings = pictures.headings(trace)
+    mark = headings.index("")
+    for k, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if k < mark else "left")
     for cells in pictures.levels(trace):
         table.add_row(*map(Text, cells))
     return table

@@ -1,4 +1,4 @@
-/* The page of one picture: what it was at each noise level, what it became from there, and the curve over the levels. */
+/* The page of one picture, or of one text of symbols: what it was at each noise level, what it became from there, and the curve over the levels. */
 (() => {
   "use strict";
   const { html, render } = htmPreact;
@@ -7,6 +7,8 @@
     percent, count, inWords, Label, Bar, Law, STATUS, Numbers, series, drawCurve,
   } = common;
   const { levels, target } = data;
+  const isText = data.subject === "text";
+  const [noised, denoised] = isText ? ["masked", "filled in"] : ["noised", "denoised"];
   const said = (x) => (x === "inf" ? "\u221e" : x === "-inf" ? "\u2212\u221e" : small(Math.abs(x) > 1e-9 ? x : 0));
 
   /** What the level of a row is called in the theory: its time and, of Gaussian noise, its ratio of signal to noise. */
@@ -14,6 +16,7 @@
     `${curve.log_snr ? "t" : "masked"} = ${said(curve.time[row])}`,
     ...(curve.log_snr ? [`log-SNR ${said(curve.log_snr[row])}`] : []),
   ];
+  const sentence = (words) => words[0].toUpperCase() + words.slice(1);
   const rowOf = (position) => curve.position.indexOf(position);
   const inWindow = (position) => windows.some(({ start, end }) => start <= position && position <= end);
 
@@ -31,18 +34,24 @@
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
-  const Picture = ({ thumbnail, name, kind }) => thumbnail && html`<canvas class=${`picture ${kind ?? ""}`} role="img"
+  const Picture = ({ thumbnail, name, kind }) => html`<canvas class=${`picture ${kind ?? ""}`} role="img"
     aria-label=${name} width=${thumbnail.shape[1]} height=${thumbnail.shape[0]}
     ref=${(canvas) => paint(canvas, thumbnail)}></canvas>`;
+
+  const Symbols = ({ symbols, kind }) => html`<code class=${`symbols ${kind ?? ""}`}>${line(symbols)}</code>`;
+
+  const Sample = ({ sample, name, kind }) => sample && (sample.symbols === undefined
+    ? html`<${Picture} thumbnail=${sample} name=${name} kind=${kind} />`
+    : html`<${Symbols} symbols=${sample.symbols} kind=${kind} />`);
 
   // ------------------------------------------------------------------ the parts of the page
 
   const Top = () => html`<header>
     <p class="small kicker">blinkscope</p>
     <div class="subject">
-      <${Picture} thumbnail=${levels.at(-1).state} name=${`The picture, read as ${plain(data.final_label)}`} kind="large" />
+      <${Sample} sample=${levels.at(-1).state} name=${`The picture, read as ${plain(data.final_label)}`} kind="large" />
       <div>
-        <h1>When was this picture decided?</h1>
+        <h1>When was this ${data.subject} decided?</h1>
         <p class="lead">${line(data.answer)} ${line(data.finding)}</p>
         ${STATUS[data.status] && html`<p class="notice">${STATUS[data.status]}</p>`}
         <p class="small facts">
@@ -64,7 +73,7 @@
     <h2 id="curve-title">What it would have become, by reverse steps taken</h2>
     <div id="plot" class="plot" role="img" aria-label="Curves with bands. The table below has the same numbers."></div>
     <div class="legend">${labels.map((_, k) => html`<${Key} k=${k} />`)}</div>
-    <p class="small">${line(data.method)} Step 0 is the noisiest level, step ${levels.at(-1).position} the picture.</p>
+    <p class="small">${line(data.method)} Step 0 is the noisiest level, step ${levels.at(-1).position} the ${data.subject}.</p>
   </section>`;
 
   const Stage = ({ stage }) => html`<li>From step ${curve.position[stage.row]} on (${clocks(stage.row).join(", ")}):
@@ -79,8 +88,8 @@
       line that ends in a dot is an outcome that is no longer open; what stands nowhere was hardly ever open.</p>
   </section>`;
 
-  const Became = ({ k, label, thumbnail }) => html`<figure class=${`became label-${slot(k)}`}>
-    <${Picture} thumbnail=${thumbnail} name=${`became ${plain(label)}`} />
+  const Became = ({ k, label, sample }) => html`<figure class=${`became ${isText ? "text" : ""} label-${slot(k)}`}>
+    <${Sample} sample=${sample} name=${`became ${plain(label)}`} />
     <figcaption class="label">${line(label)}</figcaption>
   </figure>`;
 
@@ -92,7 +101,7 @@
     return html`<tr class=${inWindow(level.position) ? "inside" : ""}>
       <th scope="row" class="number">${level.position}
         ${clocks(row).map((name) => html`<span class="small clock">${name}</span>`)}</th>
-      <td><${Picture} thumbnail=${level.state} name=${`the state after ${level.position} steps`} /></td>
+      <td><${Sample} sample=${level.state} name=${`the state after ${level.position} steps`} /></td>
       <td class="law">
         <${Law} row=${row} />
         <span class="small">${ranked(curve.mean[row]).slice(0, 4).map(([k, p]) => html`<span class="share">
@@ -107,10 +116,10 @@
   }
 
   const Levels = () => html`<section aria-labelledby="levels-title">
-    <h2 id="levels-title">The picture at each level, and what it became</h2>
+    <h2 id="levels-title">The ${data.subject} at each level, and what it became</h2>
     <table class="levels">
-      <thead><tr><th scope="col">Step</th><th scope="col">${curve.kind === "path" ? "State" : "Noised"}</th><th scope="col">Probabilities</th>
-        <th scope="col">Denoised again</th></tr></thead>
+      <thead><tr><th scope="col">Step</th><th scope="col">${curve.kind === "path" ? "State" : sentence(noised)}</th><th scope="col">Probabilities</th>
+        <th scope="col">${sentence(denoised)} again</th></tr></thead>
       <tbody>${levels.map((level, row) => html`<${Level} level=${level} row=${row} />`)}</tbody>
     </table>
   </section>`;
@@ -147,8 +156,8 @@
   const HowTo = () => html`<details class="howto">
     <summary>How to read this</summary>
     <p>
-      The picture was noised to a level and denoised from there, again and again, each time with randomness of its own,
-      and what came out was labelled. A row of the curve is the law of these labels; after the last step it is certain.
+      The ${data.subject} was ${noised} to a level and ${denoised} from there, again and again, each time with
+      randomness of its own, and what came out was labelled.${isText && " A masked place is shown as _."} A row of the curve is the law of these labels; after the last step it is certain.
       ${curve.log_snr
         ? "Time t is that of the Ornstein-Uhlenbeck process, and log-SNR the logarithm of signal to noise power: in both, windows of different models and schedulers can be compared."
         : "Beside the step stands the probability with which a token is masked."}
