@@ -83,22 +83,7 @@ def _verified(label: str, answer: str) -> bool | None:
 
 @cache
 def _math_worker() -> PythonFunction:
-    return PythonFunction("blinkscope.studies.grading", "math_verdict", time_limit=MATH_SECONDS)
-
-
-def math_verdict(text: str) -> str | None:
-    """In the worker: ``right``, ``wrong``, or None where one of the two cannot be read."""
-    import logging
-
-    from math_verify import parse, verify
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the limits that are off on purpose
-    asked = json.loads(text)
-    # Its own time limits need the main thread's signals; the worker's limit stands in for them.
-    gold, answer = (parse(f"${asked[name]}$", parsing_timeout=None) for name in ("gold", "answer"))
-    if not gold or not answer:
-        return None
-    return "right" if verify(gold, answer, timeout_seconds=None) else "wrong"
+    return PythonFunction("blinkscope.studies.formulas", "verdict", time_limit=MATH_SECONDS)
 
 
 @cache
