@@ -169,6 +169,10 @@ class FakeServer:
         """Cut every connection and listen no more."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
 
+    @property
+    def connections(self) -> int:
+        return len(self._writers)
+
     def hold(self, answers: float = 0) -> None:
         """Write or score so many more times; all other requests for that wait for ``release``."""
         asyncio.run_coroutine_threadsafe(self._allow(answers), self._loop).result()

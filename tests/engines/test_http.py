@@ -6,6 +6,7 @@ The servers are local, toy-backed and written from the documented shapes (``fake
 from __future__ import annotations
 
 import dataclasses
+import gc
 import socket
 import threading
 import time
@@ -312,6 +313,21 @@ def test_work_that_nobody_waits_for_is_called_off() -> None:
         assert 1 <= len(server.arrived) <= 1 + 4
 
 
+def test_an_engine_that_is_dropped_amid_its_work_closes_its_connections() -> None:
+    with serving("vllm", toy=TOY) as server:
+        before = [thread for thread in threading.enumerate() if thread.name == pool.THREAD]
+        for count in range(20):
+            engine = open_engine(server.url + "?concurrency=4")
+            jobs = [Job((i,), toy_start(engine), 0, (), (3, i, count)) for i in range(50)]
+            running = engine.continue_(jobs, LAW, 1)
+            next(running)
+            running.close()  # type: ignore[attr-defined]
+            del running, engine
+        while server.connections or any(t.name == pool.THREAD and t not in before for t in threading.enumerate()):
+            gc.collect()  # what was called off may know itself by its own error
+            time.sleep(0.01)
+
+
 # Several servers.
 
 
@@ -552,12 +568,11 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monkey
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes calls and says nothing
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         for meet in (open_engine, partial(open_chat, cap=5)):
-            began = time.monotonic()
+            # An answer that took work would have 600 s, four times.
             with pytest.raises(
                 EngineError, match=rf"no server answers at {place} \(no answer within 0.5 s\); start it"
             ):
                 meet(f"http://{place}/v1")
-            assert time.monotonic() - began < 10  # by default 600 s, four times
 
 
 def test_https_where_there_is_none_is_said() -> None:

@@ -35,6 +35,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 20.0  # seconds before a request is made agai
 MOST_FAULTS = 12  # of a request that reaches its server and fails there
 CONNECT_SECONDS = 20.0
 MEETING_SECONDS = 20.0  # for an answer to what needs no work; who is slower is not there
+CLOSING_SECONDS = 5.0
+THREAD = "blinkscope servers"
 LARGEST_ANSWER = 2**28  # bytes
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _BUSY = (429, 503, 529)  # the server says that it is not its fault: only patience limits these
@@ -102,9 +104,10 @@ class Pool:
         self._sessions: list[aiohttp.ClientSession] = []
         self._row: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # those who wait for room
         self._random = random.Random()
-        threading.Thread(target=self._loop.run_forever, name="blinkscope servers", daemon=True).start()
+        thread = threading.Thread(target=self._loop.run_forever, name=THREAD, daemon=True)
+        thread.start()
         # Also where nobody closes it, and at the end of the program.
-        self.close = weakref.finalize(self, _close, self._loop, self._sessions)
+        self.close = weakref.finalize(self, _close, self._loop, thread, self._sessions)
         """Close all connections and end the thread."""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -314,10 +317,19 @@ class Pool:
         return self._sessions[0]
 
 
-def _close(loop: asyncio.AbstractEventLoop, sessions: Sequence[aiohttp.ClientSession]) -> None:
-    for session in sessions:
-        asyncio.run_coroutine_threadsafe(session.close(), loop).result(5)
-    loop.call_soon_threadsafe(loop.stop)
+def _close(
+    loop: asyncio.AbstractEventLoop, thread: threading.Thread, sessions: Sequence[aiohttp.ClientSession]
+) -> None:
+    async def end() -> None:
+        for session in sessions:
+            await session.close()
+        await asyncio.sleep(0)  # connections are closed on the loop's next turn
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(end(), loop)
+    # Where work was called off, its last request may be the last that knows the pool: then this is the loop's thread.
+    if threading.current_thread() is not thread:
+        thread.join(CLOSING_SECONDS)
 
 
 def _rank(prefix: bytes, endpoint: Endpoint) -> bytes:
