@@ -12,6 +12,7 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.keeper import named, read_again
 from blinkscope.pictured import stored_picture
+from blinkscope.question import refuse_unused
 from blinkscope.runs.store import Run
 
 LOOKED_INTO = ("replay", "cot", "temperature", "majority")
@@ -28,7 +29,9 @@ def stored(path: str | Path, *, item: str | None = None, **changes: Any) -> Trac
             f"{unknown[0]} cannot be changed in a stored run; {', '.join(Target.__dataclass_fields__)} can."
         )
     with Run.open(Path(path)) as run:
-        return stored_generation(run, _number(run, item), target_of(run).changed(**changes))
+        number = _number(run, item)
+        refuse_unused(method_of(run, number), changes)
+        return stored_generation(run, number, target_of(run).changed(**changes))
 
 
 def stored_generation(run: Run, generation: int, target: Target) -> Trace:
@@ -52,12 +55,19 @@ def stored_generation(run: Run, generation: int, target: Target) -> Trace:
 
 def _read(run: Run, generation: int, record: PathRecord, target: Target) -> Trace:
     """The result of the stored draws. Draws for windows were placed for those of the run, whatever is read now."""
-    own = target_of(run)
+    own, target = target_of(run), record.aim_of(target)
     if target.until == "error" or own.until == "error":
         return read_again(run, generation, record, target)
     drawn = replace(target, delta=own.delta, max_width=own.max_width)
     trace = read_again(run, generation, record, drawn)
     return trace if drawn == target else replace(trace, target=target, undecided=None)
+
+
+def method_of(run: Run, generation: int) -> str | None:
+    """Name of the method by which a generation's text is looked into; None of pictures, and before it was scored."""
+    document = run.document(named("path", generation))
+    method = document.get("method") if isinstance(document, dict) else None
+    return str(method.get("name")) if isinstance(method, dict) else None
 
 
 def not_scored(run: Run, why: str) -> UserError:

@@ -170,7 +170,9 @@ def test_an_item_that_cannot_be_read_is_counted_and_the_others_go_on(folder: Pat
     (reason,) = study["summary"]["failures"].values()
     assert "item 'direct' has no forks" in reason
     assert study["summary"]["analysed"] == 2
+    assert (study["items"][2]["error"], study["items"][2]["tokens"]) == (None, None)
     assert same(result("show", "run.db", cwd=folder), study)
+    assert result("show", "run.db", "--error", "0.2", cwd=folder)["items"][2]["status"] == "failed"
     assert "has no forks" in blinkscope("show", "run.db", cwd=folder).stdout
     rows = (folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
     (folder / "none.jsonl").write_text(next(row for row in rows if '"direct"' in row), encoding="utf-8")
@@ -181,11 +183,14 @@ def test_an_item_that_cannot_be_read_is_counted_and_the_others_go_on(folder: Pat
 def test_a_study_until_windows_are_known_counts_those_that_are(folder: Path) -> None:
     asked = ("study", "replay", "--model", "replay:rollouts.jsonl", "--until", "windows", "-o", "run.db")
     study = result(*asked, cwd=folder)
-    assert [item["status"] for item in study["items"]] == ["complete", "complete", "failed"]
+    assert [item["status"] for item in study["items"]] == ["complete"] * 3  # the last one by the grid
+    assert study["summary"]["failures"] == {}
     assert study["summary"]["windows_known"] == 2
-    assert "until is of the method divergence" in study["summary"]["failures"]["direct"]
     assert "of 2 the windows are known" in blinkscope("show", "run.db", cwd=folder).stdout
     assert same(result("show", "run.db", cwd=folder), study)
+    assert result("show", "run.db", "--item", "direct", cwd=folder)["status"] == "complete"
+    plain = result(*asked[:4], "-o", "plain.db", cwd=folder)
+    assert same(result("show", "plain.db", "--until", "windows", cwd=folder)["items"][2], plain["items"][2])
 
 
 def test_an_option_that_some_items_look_at_is_for_those(folder: Path) -> None:
@@ -194,6 +199,38 @@ def test_an_option_that_some_items_look_at_is_for_those(folder: Path) -> None:
     assert [item["status"] for item in study["items"]] == ["complete"] * 3  # the last one by the grid
     with pytest.raises(package.UserError, match="estimator is of the method divergence; grid, by which"):
         package.locate(f"replay:{folder / 'rollouts.jsonl'}", item="direct", estimator="pooled")
+
+
+@pytest.mark.parametrize("method", ["grid", "bisect"])
+def test_a_method_that_draws_to_no_error_is_said_to_reach_none(folder: Path, method: str) -> None:
+    asked = ("study", "replay", "--model", "replay:long.jsonl", "--method", method)
+    done = blinkscope(*asked, "-o", "run.db", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "error of 0.05" not in done.stdout
+    assert result("show", "run.db", cwd=folder)["summary"]["reached_error"] is None
+
+
+@pytest.mark.parametrize("of", ["run", "study"])
+@pytest.mark.parametrize("option", [("--error", "0.1"), ("--estimator", "pooled"), ("--max-width", "3")])
+def test_reading_again_refuses_what_the_method_does_not_look_at(folder: Path, of: str, option: tuple[str, str]) -> None:
+    asked = ("locate", "--item", "direct") if of == "run" else ("study", "replay")
+    assert (
+        blinkscope(*asked, "--model", "replay:rollouts.jsonl", "--method", "grid", "-o", "g.db", cwd=folder).returncode
+        == 0
+    )
+    for command in ("show", "g.db"), ("report", "g.db", "-o", "g.html"):
+        done = blinkscope(*command, *option, cwd=folder)
+        assert done.returncode == 2
+        assert "leave it out" in done.stderr
+
+
+def test_a_study_read_with_another_error_says_what_it_lacks(folder: Path) -> None:
+    asked = ("study", "replay", "--model", "replay:long.jsonl", "--error", "0.2", "-o", "run.db")
+    result(*asked, cwd=folder)
+    shown = " ".join(blinkscope("show", "run.db", "--error", "0.05", cwd=folder).stdout.split())
+    assert "not finished" not in shown
+    assert " all the draws that this error and these budgets take; a study with them draws what is missing." in shown
+    assert "not finished" not in blinkscope("show", "run.db", cwd=folder).stdout
 
 
 def test_other_formats_are_told_apart_by_their_fields(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from blinkscope.estimate.trace import Target
 from blinkscope.features import open_feature
 from blinkscope.studies import cot, majority
+from blinkscope.studies.catalogue import stored_study
 from blinkscope.studies.cot import CotSpec
 from blinkscope.studies.majority import most_frequent
 from blinkscope.studies.specs import Asking
@@ -38,6 +39,14 @@ def test_a_vote_is_right_where_the_model_mostly_is(tmp_path: Path, monkeypatch: 
     assert 0 <= ways["single"]["accuracy"] <= 1
     # About as many tokens as the continuations took: the vote's replies are of the generation's length.
     assert ways["plain_vote"]["tokens"] == pytest.approx(ways["fork_majority"]["tokens"], rel=0.25)
+    # Read with another error, the votes are those that there are.
+    read = stored_study(tmp_path / "run.db", error=0.01)
+    assert read is not None
+    assert (read.status, read.standing) == ("complete", "")
+    assert read.findings.tables["ways"][3] == ways["plain_vote"]
+    assert read.findings.sentences[-1] == (
+        "The draws are those of a study with error 0.03; one with error 0.01 may end with others."
+    )
     engine = Counted(FORK)
     assert run_study(majority.STUDY, spec, tmp_path / "run.db", model=engine).to_json() == result.to_json()
     assert engine.written == []

@@ -106,6 +106,10 @@ class PathRecord:
         limits = self.limits if self.limits is not None else (None,) * len(self.strata)
         return tuple(Stratum(*place, limit) for place, limit in zip(self.strata, limits, strict=True))
 
+    def aim_of(self, target: Target) -> Target:
+        """What of a study's target is for this item: only a divergence is drawn until its windows are known."""
+        return target if self.method.name == "divergence" else replace(target, until="error")
+
     def method_of_loop(self, target: Target) -> Method:
         """The method that this record's draws are ordered by and read with; refused where it has no such aim."""
         if target.until == "windows" and self.method.name != "divergence":

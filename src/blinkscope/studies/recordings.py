@@ -14,7 +14,7 @@ from blinkscope.runs.store import Run
 from blinkscope.studies.accuracy import place_rows
 from blinkscope.studies.curves import curve_rows, mean_curve, said_of, window_row
 from blinkscope.studies.study import Findings, Row, StudyResult
-from blinkscope.studies.survey import UNFINISHED, WAITING, Finding, stored_finding, survey_of
+from blinkscope.studies.survey import UNFINISHED, WAITING, Finding, finding_of, refuse_of_items, survey_of
 from blinkscope.studies.transcripts import Transcript, pieces_of
 
 
@@ -26,6 +26,7 @@ def stored_recordings(path: str | Path, **changes: Any) -> StudyResult | None:
     with Run.open(Path(path)) as run:
         if run.spec.identity.get("study") != "replay":
             return None
+        refuse_of_items(run, changes)
         return _result(run, target_of(run).changed(**changes))
 
 
@@ -54,7 +55,7 @@ def _result(run: Run, target: Target) -> StudyResult:
 
 def _looked_into(run: Run, number: int, item: str, target: Target) -> tuple[Finding, Trace | None]:
     """What came of an item, and its result where it has one."""
-    found = stored_finding(run, number, target)
+    found = finding_of(run, number, target)
     if found is not None and not found.analysed:
         return found, None
     if run.document(named("path", number)) is None:
@@ -67,7 +68,7 @@ def _findings(found: Sequence[tuple[Finding, Trace]], sentences: Sequence[str], 
     if not found:
         return Findings({}, {}, sentences)
     said = [(finding, said_of(trace)) for finding, trace in found]
-    windows = [window_row(finding.item, finding.tokens, window) for finding, of in said for window in of["windows"]]
+    windows = [window_row(finding.item, of["tokens"], window) for finding, of in said for window in of["windows"]]
     curves = [row for finding, of in said for row in curve_rows(of["curve"], item=finding.item)]
     tables: dict[str, Sequence[Row]] = {
         "generations": [_row(finding, of) for finding, of in said],

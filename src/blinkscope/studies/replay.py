@@ -49,11 +49,10 @@ def study_replay(
             with Keeper(file, number) as keeper:
                 try:
                     record = keeper.record or reading.record(item, name, number)
-                    record.method_of_loop(target)  # which may refuse it
                 except UserError as error:
                     finding = Finding(item.id, "failed", str(error))
                 else:
-                    finding = Finding.of(item.id, analyse(item, record, target, keeper, watch=watch))
+                    finding = Finding.of(item.id, analyse(item, record, record.aim_of(target), keeper, watch=watch))
             if finding.status == "interrupted":
                 break
             store_finding(file, number, target, finding)

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from blinkscope.estimate.trace import SCHEMA, Target
 from blinkscope.features import open_feature
 from blinkscope.keeper import named, provenance
 from blinkscope.pictured import is_picture_model
+from blinkscope.question import refuse_unused
 from blinkscope.reread import items_of, target_of
 from blinkscope.runs.spec import Spec, digest
 from blinkscope.runs.store import Run
@@ -223,8 +224,11 @@ def result_of(
 ) -> StudyResult:
     """What the outcomes in an open run say together.
 
+    An item that was finished for the run's own target, and not for this one, is read as it was drawn.
+
     broken: kind and reason of items that failed just now.
     """
+    own, as_drawn = target_of(run), False
     document: dict[str, Any] = dict(run.spec.identity["spec"])  # type: ignore[arg-type]
     spec: Any = spec_from({**document, "target": asdict(target)}, type(study.default))
     found: list[tuple[str, Mapping[str, Any]]] = []
@@ -232,6 +236,8 @@ def result_of(
     items = items_of(run)
     for number, item in enumerate(items):
         outcome, failure = outcome_of(run, number, target), run.document(named("failed", number))
+        if outcome is None and (outcome := outcome_of(run, number, own)) is not None:
+            as_drawn = True
         if isinstance(failure, dict):
             failed[item] = (str(failure["kind"]), str(failure["reason"]))
         elif outcome is not None:
@@ -243,13 +249,16 @@ def result_of(
     failed |= {data: ("engine", why) for data, why in lacking.items()}
     numbers = [place + number for place in (0, BESIDE) for number in range(len(items))]
     draws = [draw for number in numbers for draw in run.draws(number).values()]
+    findings = _findings(study, spec, target, found, finished=len(found) == len(items))
+    if as_drawn:
+        findings = replace(findings, sentences=(*findings.sentences, _as_drawn(own, target)))
     return StudyResult(
         study=study.name,
         status="interrupted" if waiting else "complete",
         spec=document,
         target=target,
         items=len({*items, *failed}),
-        findings=_findings(study, spec, target, found, finished=len(found) == len(items)),
+        findings=findings,
         failed=failed,
         cost={"continuations": len(draws), study.currency: round(sum(draw.cost for draw in draws))},
         waiting=waiting,
@@ -271,11 +280,23 @@ def _findings(
         return Findings({"analysed": len(found)}, {}, (why[0].upper() + why[1:],))
 
 
+def _as_drawn(own: Target, asked: Target) -> str:
+    """What is said where a study is read with a target that it was not run with."""
+    first, second = (
+        ", ".join(f"{name.replace('_', ' ')} {value:g}" for name in DRAWN_BY if (value := getattr(target, name)))
+        for target in (own, asked)
+    )
+    return f"The draws are those of a study with {first}; one with {second} may end with others."
+
+
 def study_of(run: Run, find: Callable[[str], Study | None], **changes: Any) -> StudyResult | None:
     """The result of a study's open run, with fields of its target changed; None for any other run."""
     study = find(str(run.spec.identity.get("study")))
     if study is None:
         return None
+    spec = run.spec.identity["spec"]
+    if isinstance(spec, dict):
+        refuse_unused(spec.get("method"), changes)  # type: ignore[arg-type]
     return result_of(study, run, target_of(run).changed(**changes))
 
 

@@ -6,7 +6,7 @@ the item is finished, so a study that goes on does not compute it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import SCHEMA, Target, Trace
 from blinkscope.keeper import named
 from blinkscope.plurals import counted, share_of
+from blinkscope.question import refuse_unused
 from blinkscope.replay_comparison import Agreement, agreement, compare_with_resamples
 from blinkscope.replay_formats import item_from_json
-from blinkscope.reread import items_of, stored_generation, target_of
+from blinkscope.reread import items_of, method_of, stored_generation, target_of
 from blinkscope.runs.spec import digest
 from blinkscope.runs.store import Run
 from blinkscope.studies.whole import not_finished
@@ -26,6 +27,8 @@ from blinkscope.studies.whole import not_finished
 WAITING = "waiting"
 UNFINISHED = (WAITING, "interrupted")
 DEFAULT_LABELS = 12
+DRAWN_BY = ("error", "continuations", "generated_tokens", "estimator", "until")
+"""Fields of a target that decide what is drawn from a recording."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,19 @@ class Finding:
     """What came of one item.
 
     status: that of its trace; ``failed`` with the reason in ``failure``, or ``waiting`` where nothing was done yet.
-    windows: as in the JSON of a trace, without the label laws. error: largest standard deviation of the curve.
+    method: how it was read. windows: as in the JSON of a trace, without the label laws. error: largest standard
+    deviation of the curve. What was not found out is None.
     """
 
     item: str
     status: str
     failure: str | None = None
-    tokens: int = 0
+    method: str | None = None
+    tokens: int | None = None
     labels: tuple[str, ...] = ()
     final_label: str = ""
     windows: tuple[Mapping[str, JSON], ...] = ()
-    error: float = 0.0
+    error: float | None = None
     unrecorded_weight: float = 0.0
     continuations: int = 0
     generated_tokens: int = 0
@@ -54,6 +59,7 @@ class Finding:
         return cls(
             item=item,
             status=trace.status,
+            method=str(trace.settings["method"]),
             tokens=len(trace.steps),
             labels=trace.labels,
             final_label=trace.final_label,
@@ -76,12 +82,18 @@ class Finding:
     def analysed(self) -> bool:
         return self.status not in ("failed", WAITING)
 
+    @property
+    def aims(self) -> bool:
+        """Whether it was drawn for to an error or until its windows are known; the grid and bisection look at none."""
+        return self.analysed and self.method == "divergence"
+
 
 @dataclass(frozen=True)
 class Survey:
     """All findings of a study, in the order of its items.
 
     settings: what was asked, for display. agreement: of forks with free continuations over all items that hold both.
+    asked: whether the run was to draw for this target, rather than being read with it only.
     """
 
     study: str
@@ -90,6 +102,7 @@ class Survey:
     target: Target
     findings: tuple[Finding, ...]
     agreement: Agreement | None = None
+    asked: bool = True
 
     @property
     def standing(self) -> str:
@@ -97,7 +110,7 @@ class Survey:
         if self.status == "complete":
             return ""
         done = sum(finding.status not in UNFINISHED for finding in self.findings)
-        return not_finished(done, len(self.findings))
+        return not_finished(done, len(self.findings), asked=self.asked)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -108,15 +121,17 @@ class Survey:
             counted(said["continuations"], "continuation"),
             counted(said["generated_tokens"], "generated token"),
         )
-        reached = (
-            f"of {said['windows_known']:,} the windows are known"
-            if self.target.until == "windows"
-            else f"{said['reached_error']:,} reached the error of {self.target.error:g}"
-        )
+        reached = ""
+        if any(finding.aims for finding in self.findings):
+            reached = (
+                f"; of {said['windows_known']:,} the windows are known"
+                if self.target.until == "windows"
+                else f"; {said['reached_error']:,} reached the error of {self.target.error:g}"
+            )
         return (
             f"{share_of(said['with_window'], said['analysed'], 'generation', ('has', 'have'))} a window"
             + (f" ({share:.0%})." if share is not None else "."),
-            f"{', '.join(drawn)}; {reached}.",
+            f"{', '.join(drawn)}{reached}.",
         )
 
     @property
@@ -137,11 +152,15 @@ class Survey:
             "items": [asdict(finding) for finding in self.findings],
         }
 
-    def _reached(self, done: Sequence[Finding]) -> dict[str, int]:
-        """How many items came as far as was asked for."""
+    @property
+    def _reached(self) -> dict[str, int | None]:
+        """How many items came as far as was asked for; None where the methods of all look at no such thing."""
+        aiming = [finding for finding in self.findings if finding.aims]
         if self.target.until == "windows":
-            return {"windows_known": sum(finding.status == "complete" for finding in done)}
-        return {"reached_error": sum(finding.error <= self.target.error for finding in done)}
+            name, came = "windows_known", [finding.status == "complete" for finding in aiming]
+        else:
+            name, came = "reached_error", [(finding.error or 0.0) <= self.target.error for finding in aiming]
+        return {name: sum(came) if aiming else None}
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -153,7 +172,7 @@ class Survey:
             "analysed": len(done),
             "with_window": len(listed),
             "share_with_window": len(listed) / len(done) if done else None,
-            **self._reached(done),
+            **self._reached,
             "continuations": sum(finding.continuations for finding in done),
             "generated_tokens": sum(finding.generated_tokens for finding in done),
             "failures": {f.item: f.failure for f in self.findings if f.failure is not None},
@@ -168,7 +187,15 @@ def stored_survey(path: str | Path, **changes: Any) -> Survey | None:
     with Run.open(Path(path)) as run:
         if "study" not in run.spec.identity:
             return None
+        refuse_of_items(run, changes)
         return survey_of(run, target_of(run).changed(**changes))
+
+
+def refuse_of_items(run: Run, given: Collection[str]) -> None:
+    """Refuse options, by name, that the methods of none of the items would look at."""
+    methods = {method for number in range(len(items_of(run))) if (method := method_of(run, number)) is not None}
+    if len(methods) == 1:
+        refuse_unused(methods.pop(), given)
 
 
 def survey_of(run: Run, target: Target, findings: tuple[Finding, ...] | None = None) -> Survey:
@@ -189,6 +216,7 @@ def survey_of(run: Run, target: Target, findings: tuple[Finding, ...] | None = N
         target=target,
         findings=findings,
         agreement=_agreement(run, len(findings), labels if isinstance(labels, int) else DEFAULT_LABELS),
+        asked=all(getattr(target, name) == getattr(target_of(run), name) for name in DRAWN_BY),
     )
 
 
@@ -196,6 +224,15 @@ def stored_finding(run: Run, number: int, target: Target) -> Finding | None:
     """The finding that was stored when the item was finished for exactly this target."""
     document = run.document(_name(number, target))
     return None if document is None else Finding.from_json(document)
+
+
+def finding_of(run: Run, number: int, target: Target) -> Finding | None:
+    """The finding that was stored for this target; one that failed for the run's own fails for any."""
+    found = stored_finding(run, number, target)
+    if found is None:
+        own = stored_finding(run, number, target_of(run))
+        found = own if own is not None and own.status == "failed" else None
+    return found
 
 
 def store_finding(run: Run, number: int, target: Target, finding: Finding) -> None:
@@ -208,7 +245,7 @@ def _name(number: int, target: Target) -> str:
 
 
 def _finding(run: Run, number: int, item: str, target: Target) -> Finding:
-    found = stored_finding(run, number, target)
+    found = finding_of(run, number, target)
     if found is not None:
         return found
     if run.document(named("path", number)) is None:

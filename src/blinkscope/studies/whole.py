@@ -23,6 +23,12 @@ class Whole:
     cost: float = 0.0
 
 
-def not_finished(done: int, items: int) -> str:
-    """What is said of a study that has so many items left to work on."""
-    return f"The study is not finished: {share_of(done, items, 'item')}; the same command goes on with it."
+def not_finished(done: int, items: int, *, asked: bool = True) -> str:
+    """What is said of a study that has items left to work on.
+
+    asked: whether it was asked for what is missing, rather than only read with another error or budget.
+    """
+    if asked:
+        return f"The study is not finished: {share_of(done, items, 'item')}; the same command goes on with it."
+    have = share_of(done, items, "item", ("has", "have"))
+    return f"{have} all the draws that this error and these budgets take; a study with them draws what is missing."
