@@ -11,15 +11,16 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import psutil
@@ -284,14 +285,64 @@ def test_what_ray_says_of_a_failure_is_told_in_our_words(
     )
     told = failing(monkeypatch, "auto", nothing)
     assert told == "no Ray cluster runs on this machine; start one with ray start --head, or give --ray no address."
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
+    with listening(b"\0\0\0\4\0\0\0\0\0") as address:  # as a cluster greets
         told = failing(monkeypatch, address, "Failed to connect")
     assert told.startswith(f"no Ray cluster can be used at {address}: Failed to connect. If the cluster wants a token")
     assert "RAY_AUTH_MODE=disabled" in told
     assert capfd.readouterr() == ("", "")
     os.write(2, b"heard")
     assert capfd.readouterr().err == "heard"
+
+
+@contextmanager
+def listening(answer: bytes) -> Iterator[str]:
+    """An address where everyone who calls gets the same answer, or none."""
+
+    class Answering(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(answer)
+            with suppress(ConnectionError):
+                while self.request.recv(100):  # until they hang up
+                    pass
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Answering) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers at {} is no Ray cluster"),
+        (b"", "no Ray cluster answers at {}"),
+    ],
+    ids=["another", "silent"],
+)
+def test_what_is_no_cluster_is_not_waited_for(answer: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "CONNECT_SECONDS", 5.0 if answer else 0.3)
+    monkeypatch.setattr("ray.init", lambda **settings: pytest.fail("Ray was asked"))
+    with listening(answer) as address, pytest.raises(EngineError, match=said.format(address)), ray_at(address):
+        raise AssertionError
+
+
+def test_a_cluster_that_does_not_take_us_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str | None] = []
+
+    def init(**settings: object) -> None:
+        tries.append(os.environ.get("RAY_NUM_REDIS_GET_RETRIES"))
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_NUM_REDIS_GET_RETRIES", raising=False)
+    for address, own, said in (("auto", None, "5"), ("auto", "40", "40"), ("local", None, None)):
+        if own:
+            monkeypatch.setenv("RAY_NUM_REDIS_GET_RETRIES", own)
+        with pytest.raises(EngineError), ray_at(address):
+            raise AssertionError
+        assert (tries.pop(), os.environ.get("RAY_NUM_REDIS_GET_RETRIES")) == (said, own)
+        monkeypatch.delenv("RAY_NUM_REDIS_GET_RETRIES", raising=False)
 
 
 def test_an_interrupt_while_ray_begins_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:

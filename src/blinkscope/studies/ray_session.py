@@ -25,6 +25,11 @@ from blinkscope.errors import EngineError, MissingExtra, UserError
 
 LOCAL, AUTO = "local", "auto"
 CONNECT_SECONDS = 5.0
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""What a client of HTTP/2 begins with (RFC 9113, 3.4): the preface, and settings of which none are changed."""
+SETTINGS = b"\4"
+TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "5"}
+"""How often Ray tries to join a cluster, with a second between; by itself 20 times, whatever the reason."""
 OBJECT_STORE = 96 * 2**20  # bytes; only small messages go through it
 LONGEST_FOLDER = 40  # characters: names of sockets inside of it must stay below a hundred
 SECRET = re.compile(
@@ -86,17 +91,26 @@ def first_sentence(error: BaseException) -> str:
 
 
 def _check(address: str) -> None:
-    """Refuse at once what is no address, or where nothing listens: Ray itself would wait for long."""
+    """Refuse at once what is no address, or where no cluster listens: Ray itself would wait for long, or for ever."""
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 65536) or "/" in address:
         raise UserError(f"--ray is {address!r}; give HOST:PORT of a cluster, auto for the one here, or nothing.")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
+            greets = os.environ.get("RAY_USE_TLS") == "1" or _greets(connection)
     except OSError as error:
         reason = (error.strerror or str(error) or "no answer").lower()
         raise EngineError(
             f"no Ray cluster answers at {address} ({reason}); start it with ray start --head, or mend the address."
         ) from error
+    if not greets:
+        raise EngineError(f"what answers at {address} is no Ray cluster; mend the address.")
+
+
+def _greets(connection: socket.socket) -> bool:
+    """Whether the other side speaks HTTP/2, as clusters do: the first frame that it sends holds settings."""
+    connection.sendall(GREETING)
+    return connection.recv(9, socket.MSG_WAITALL)[3:4] == SETTINGS
 
 
 def _connected(address: str, settings: Mapping[str, Any]) -> Any:
@@ -175,16 +189,20 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _environment(*, local: bool) -> Iterator[None]:
-    """The environment that the processes of a local cluster are born with. What Ray adds to it stays."""
+    """The environment that Ray begins or joins a cluster in, where the processes of a local one are born. What Ray adds
+    to it stays."""
     before = dict(os.environ)
     taken = before.keys() - without_secrets(before).keys() if local else set()
     for name in taken:
         del os.environ[name]
     os.environ.update(_QUIET)
+    if not local:
+        for name, value in TRIES.items():
+            os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        for name in (*taken, *_QUIET):
+        for name in (*taken, *_QUIET, *TRIES):
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
