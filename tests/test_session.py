@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from blinkscope.errors import UserError
+from blinkscope.estimate.record import MethodOptions
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.language.sampling import Sampling
+from blinkscope.pictured import PictureQuestion
 from blinkscope.question import Question
+from blinkscope.report.html import write_report
 from blinkscope.reread import stored
 from blinkscope.session import locate
 from tests.engines import tiny
@@ -26,7 +30,12 @@ MODEL = "toy:fork"
         ({"system": 3}, "system is 3; it must be a text, or None"),
         ({"sampling": {"temperature": 1}}, r"sampling is \{'temperature': 1\}; it must be a Sampling"),
         ({"temperature": 0.7}, r"temperature is a field of Sampling; write sampling=Sampling\(temperature=...\)"),
-        ({"banana": 1}, r"locate\(\) has no option 'banana'; it has prompt, "),
+        ({"banana": 1}, r"locate\(\) has no option 'banana'\. It has model, prompt, "),
+        ({"erorr": 1}, r"has no option 'erorr'; did you mean 'error'\? It has .* target, run, .* item, image, times\."),
+        ({"image": "x.png"}, "image is of pictures; it needs a model diffusion:NAME or diffusers:FOLDER"),
+        ({"device": "cpu"}, r"device is of how a model is loaded; write engine_options=\{'device': ...\}"),
+        ({"fractions": (0, 0.5)}, r"fractions is a field of MethodOptions; write method=MethodOptions\('grid', frac"),
+        ({"target": {"error": 0.2}}, r"target is \{'error': 0.2\}; it must be a Target, such as Target\(error=0.1\)"),
         ({"method": "guess"}, "there is no method 'guess'"),
         ({"method": 3}, "method is 3; it must be the name of a method"),
         ({"seed": 0.5}, "seed is 0.5; it must be a whole number"),
@@ -58,6 +67,49 @@ def test_settings_of_another_kind_are_refused() -> None:
         Target(max_width=2.5)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="sampling is 'greedy'"):
         Question("go", sampling="greedy")  # type: ignore[arg-type]
+
+
+@pytest.mark.misuse
+def test_what_is_no_result_or_no_place_is_refused() -> None:
+    trace = locate(MODEL, "go", error=0.2)
+    for call, said in (
+        (lambda: stored(3), "path is 3; it must be the name of a run file"),
+        (lambda: write_report(3, "x.html"), "trace is 3; it must be a Trace"),
+        (lambda: write_report(trace, 3), "path is 3; it must be the name of a file"),
+        (lambda: trace.windows(level=2), "level is 2; it must lie strictly between 0 and 1"),
+        (lambda: trace.windows(delta="1"), "delta is '1'; it must be a number"),
+        (lambda: trace.windows(max_width=2.5), "max_width is 2.5; it must be a whole number, or None"),
+        (lambda: MethodOptions("grid", fractions="0,1"), "fractions is '0,1'; it must be numbers"),
+        (lambda: MethodOptions("grid", resamples=2.5), "resamples is 2.5; it must be a whole number"),
+        (lambda: PictureQuestion(times="0.1,0.5"), r"times is '0.1,0.5'; it must be numbers, such as \(0.5"),
+        (lambda: PictureQuestion(times=(0.1, "x")), "one of times is 'x'; it must be a number"),
+    ):
+        with pytest.raises(UserError, match=said):
+            call()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path) -> None:
+    """What is stored and shown of them is Python's own number."""
+    of_numpy = {"error": np.float32(0.25), "delta": np.float64(0.5), "seed": np.int64(1), "labels": np.int32(4)}
+    own = {"error": 0.25, "delta": 0.5, "seed": 1, "labels": 4}
+    sampling = Sampling(temperature=np.float32(0.5), top_k=np.int64(3))
+    assert repr(sampling) == repr(Sampling(temperature=0.5, top_k=3))
+    assert (type(sampling.temperature), type(sampling.top_k)) == (float, int)
+    trace = locate(MODEL, "go", run=tmp_path / "run.db", **of_numpy)
+    again = locate(MODEL, "go", run=tmp_path / "run.db", **own)
+    assert trace.to_json()["curve"] == again.to_json()["curve"]
+    assert trace.windows(max_width=np.int64(9)) == trace.windows(max_width=9)
+    with pytest.raises(UserError, match="error is"):
+        Target(error=np.bool_(True))  # type: ignore[arg-type]
+
+
+def test_a_result_is_shown_on_one_line() -> None:
+    trace = locate(MODEL, "go", error=0.2)
+    shown = repr(trace)
+    assert shown.startswith("Trace(model='toy:fork")
+    assert f"tokens={len(trace.steps)}, windows={len(trace.windows())}" in shown
+    assert len(shown) < 300
+    assert "\n" not in shown
 
 
 def test_a_method_goes_by_its_name() -> None:

@@ -7,6 +7,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class BlinkscopeError(Exception):
     """An error whose text is written for a person and needs no traceback."""
@@ -31,12 +38,31 @@ class EngineError(BlinkscopeError):
     """The model, its machine or its server failed while working."""
 
 
-def expect(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
-    """Refuse, in Python, a value of a kind that makes no sense; True and False are no numbers.
+def expect(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> Any:
+    """The value, of one of some kinds; numbers of numpy come back as Python's own. True and False are no numbers.
 
     Raises
     ------
     UserError : ``value`` is none of ``kinds``; ``what`` says what it should be.
     """
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise UserError(f"{name} is {value!r}; it must be {what}.")
+    wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, bool):
+        if int in wanted and isinstance(value, Integral):
+            return int(value)
+        if float in wanted and isinstance(value, Real):
+            return float(value)
+        if isinstance(value, wanted):
+            return value
+    raise UserError(f"{name} is {value!r}; it must be {what}.")
+
+
+def expect_fields(record: object, names: Iterable[str], kinds: type | tuple[type, ...], what: str) -> None:
+    """``expect`` of fields of a frozen dataclass, which hold what it returns from then on."""
+    for name in names:
+        object.__setattr__(record, name, expect(name, getattr(record, name), kinds, what))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a wrong name: a question where something is spelled nearly so, else a full stop."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."

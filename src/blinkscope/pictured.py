@@ -64,7 +64,11 @@ class PictureQuestion:
 
     def __post_init__(self) -> None:
         expect("prompt", self.prompt, (str, type(None)), "what to draw, or None")
-        check_labels_and_seed(self.labels, self.seed)
+        check_labels_and_seed(self)
+        if self.times is not None:
+            expect("times", self.times, (tuple, list, np.ndarray), "numbers, such as (0.5, 1.0)")
+            times = tuple(expect("one of times", t, (int, float), "a number") for t in self.times)
+            object.__setattr__(self, "times", times)
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,9 @@ def _split(target: Target | None, options: Mapping[str, Any]) -> tuple[PictureQu
         PictureQuestion,
         target,
         options,
-        lambda name, known: f"{name} makes no sense with a diffusion model; leave it out. There are {known}.",
+        lambda name, known: (
+            f"{name} makes no sense with a diffusion model; leave it out. There are {', '.join(known)}."
+        ),
     )
     return PictureQuestion(**of_question), target
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
 
-from blinkscope.errors import UserError, expect
+from blinkscope.errors import UserError, expect, expect_fields
 from blinkscope.estimate.record import MethodOptions
 from blinkscope.estimate.trace import Target
 from blinkscope.feature import Feature, Reply
@@ -45,7 +45,7 @@ class Question:
         expect("method", self.method, MethodOptions, "the name of a method, or MethodOptions")
         if not self.prompt or (isinstance(self.prompt, str) and not self.prompt.strip()):
             raise UserError("the prompt is empty; give the text of a user's turn, or chat messages.")
-        check_labels_and_seed(self.labels, self.seed)
+        check_labels_and_seed(self)
         if self.generation is not None and not self.generation.strip():
             raise UserError("the generation to analyse is empty; give its text, or leave it out for a fresh sample.")
         if self.ask is not None and not self.ask.strip():
@@ -82,31 +82,41 @@ class Question:
         return self.generation
 
 
-def check_labels_and_seed(labels: int, seed: int) -> None:
+class Seeded(Protocol):
+    """A question with a number of labels and a seed."""
+
+    @property
+    def labels(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def check_labels_and_seed(question: Seeded) -> None:
     """Refuse a number of labels or a seed that nothing can be done with."""
-    expect("labels", labels, int, "a whole number")
-    expect("seed", seed, int, "a whole number")
-    if labels < 2:
-        raise UserError(f"labels is {labels}; at least 2 outcomes must be kept apart.")
-    if seed < 0:
-        raise UserError(f"the seed is {seed}; it must be a whole number from 0 on.")
+    expect_fields(question, ("labels", "seed"), int, "a whole number")
+    if question.labels < 2:
+        raise UserError(f"labels is {question.labels}; at least 2 outcomes must be kept apart.")
+    if question.seed < 0:
+        raise UserError(f"the seed is {question.seed}; it must be a whole number from 0 on.")
 
 
 def sort_options(
-    kind: type[Any], target: Target | None, options: Mapping[str, Any], refusal: Callable[[str, str], str]
+    kind: type[Any], target: Target | None, options: Mapping[str, Any], refusal: Callable[[str, Sequence[str]], str]
 ) -> tuple[dict[str, Any], Target]:
     """Options by name: those that are fields of ``kind``, and the target with those that are its own.
 
     Parameters
     ----------
     target : what its fields replace; the default one where None.
-    refusal : the sentence for a name that is neither, from that name and the list of all that there are.
+    refusal : the sentence for a name that is neither, from that name and all that there are.
     """
+    expect("target", target, (Target, type(None)), "a Target, such as Target(error=0.1), or None")
     of_target = {name: value for name, value in options.items() if name in Target.__dataclass_fields__}
     of_kind = {name: value for name, value in options.items() if name not in of_target}
     known = [field.name for part in (kind, Target) for field in fields(part)]
     if unknown := sorted(set(of_kind) - set(known)):
-        raise UserError(refusal(unknown[0], ", ".join(known)))
+        raise UserError(refusal(unknown[0], known))
     refuse_unused(of_kind.get("method"), of_target)
     return of_kind, (target or Target()).changed(**of_target)
 

@@ -45,7 +45,7 @@ class Reading:
     labels: int = 12
 
     def __post_init__(self) -> None:
-        check_labels_and_seed(self.labels, self.seed)
+        check_labels_and_seed(self)
         if isinstance(self.method, str):
             MethodOptions(self.method)  # refuses what there is not
 
@@ -135,7 +135,7 @@ def split_options(target: Target | None, options: Mapping[str, Any]) -> tuple[Re
         options,
         lambda name, known: (
             f"{name} makes no sense with recorded rollouts, whose prompt, labels and sampling are their own; leave "
-            f"it out. There are {known}."
+            f"it out. There are {', '.join(known)}."
         ),
     )
     return Reading(**of_reading), target

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blinkscope.errors import UserError
+from blinkscope.errors import UserError, expect
 from blinkscope.estimate.record import PathRecord
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target, Trace
@@ -24,6 +24,7 @@ def stored(path: str | Path, *, item: str | None = None, **changes: Any) -> Trac
 
     item : which of several generations, where the run holds a study.
     """
+    expect("path", path, (str, Path), "the name of a run file")
     if unknown := sorted(set(changes) - set(Target.__dataclass_fields__)):
         raise UserError(
             f"{unknown[0]} cannot be changed in a stored run; {', '.join(Target.__dataclass_fields__)} can."

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from blinkscope.engines import EngineOptions, engine_of, open_engine
-from blinkscope.errors import MissingExtra, UserError
+from blinkscope.errors import MissingExtra, UserError, did_you_mean
 from blinkscope.estimate import streams
 from blinkscope.estimate.loop import Progress
 from blinkscope.estimate.predict import FORKING_FROM
@@ -52,6 +52,7 @@ from blinkscope.runs.spec import Spec
 SKIPPED_AT_MOST = 0.01
 """Positions are left out as long as no row of the curve can move by more than this."""
 ROUNDING = 1e-9
+OF_PICTURES = ("image", "times")
 GENERATION = 0
 """Number of the generation within its run; a run of ``locate`` has one."""
 
@@ -227,10 +228,18 @@ def sampling_of(engine: Engine, changes: Mapping[str, Any]) -> Sampling:
 def _split_options(
     prompt: str | Sequence[Message | Mapping[str, str]] | Question, target: Target | None, options: Mapping[str, Any]
 ) -> tuple[Question, Target]:
-    def refusal(name: str, known: str) -> str:
+    def refusal(name: str, known: Sequence[str]) -> str:
         if name in Sampling.__dataclass_fields__:
             return f"{name} is a field of Sampling; write sampling=Sampling({name}=...)."
-        return f"locate() has no option {name!r}; it has {known}."
+        if name in MethodOptions.__dataclass_fields__:
+            return f"{name} is a field of MethodOptions; write method=MethodOptions('grid', {name}=...)."
+        if name in EngineOptions.__dataclass_fields__:
+            return f"{name} is of how a model is loaded; write engine_options={{{name!r}: ...}}."
+        if name in OF_PICTURES:
+            return f"{name} is of pictures; it needs a model diffusion:NAME or diffusers:FOLDER."
+        every = ("model", *known, "target", "run", "announce", "watch", "tokenizer", "engine_options", "item")
+        every = (*every, *OF_PICTURES)
+        return f"locate() has no option {name!r}{did_you_mean(name, every)} It has {', '.join(every)}."
 
     of_question, target = sort_options(Question, target, options, refusal)
     if target.ends is not None:

@@ -74,8 +74,7 @@ def token_windows(
     rows : index values at which windows may start and end (for instance the ends of sentences); all by default. Widths
         are then counted in steps between these, and the largest width is 1 where none is given.
     """
-    if not 0 < delta <= 1:
-        raise UserError(f"delta is {delta}; a window's change must lie in (0, 1].")
+    _check(delta, level)
     index = posterior.index
     if rows is None:
         chosen = np.arange(len(index))
@@ -103,8 +102,7 @@ def rise_windows(
     [LKC25], section 5: truncation fractions on a grid, a window counted by the rise alone. ``probability`` is that of
     such a rise, and windows that fewer than half of the joint draws confirm are not listed.
     """
-    if not 0 < rise <= 1:
-        raise UserError(f"delta is {rise}; a window's change must lie in (0, 1].")
+    _check(rise, level)
     column = posterior.labels.index(final_label)
     windows = []
     for a in map(int, np.flatnonzero(np.diff(posterior.mean[:, column]) > rise)):
@@ -114,6 +112,13 @@ def rise_windows(
             window = replace(window, probability=float((rises > rise).mean()))
         windows.append(window)
     return tuple(window for window in windows if window.probability >= LISTED_FROM)
+
+
+def _check(delta: float, level: float) -> None:
+    if not 0 < delta <= 1:
+        raise UserError(f"delta is {delta}; a window's change must lie in (0, 1].")
+    if not 0 < level < 1:
+        raise UserError(f"level is {level}; it must lie strictly between 0 and 1.")
 
 
 def _candidates(

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from blinkscope.errors import UserError
+from blinkscope.errors import UserError, expect, expect_fields
 from blinkscope.estimate.decomposition import Decomposition
 from blinkscope.estimate.loop import Method, Outcome
 from blinkscope.estimate.predict import Prediction, bisection, predict
@@ -48,6 +48,11 @@ class MethodOptions:
     def __post_init__(self) -> None:
         if self.name not in METHODS:
             raise UserError(f"there is no method {self.name!r}; choose one of {', '.join(METHODS)}.")
+        expect_fields(self, ("resamples",), int, "a whole number")
+        expect_fields(self, ("threshold",), (int, float), "a number")
+        expect("fractions", self.fractions, (tuple, list, np.ndarray), "numbers, such as (0.0, 0.5)")
+        fractions = tuple(expect("one of fractions", f, (int, float), "a number") for f in self.fractions)
+        object.__setattr__(self, "fractions", fractions)
         if self.resamples < 2:
             raise UserError(f"resamples is {self.resamples}; a share needs at least 2 draws.")
         if not 0 < self.threshold <= 1:

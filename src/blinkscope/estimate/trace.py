@@ -7,15 +7,16 @@ Windows, forks and the JSON are read off it.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from blinkscope.errors import UserError, expect
+from blinkscope.errors import UserError, expect, expect_fields
 from blinkscope.estimate.seeking import UNDECIDED_AT_MOST, Sought
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.feature import OTHER
@@ -68,11 +69,10 @@ class Target:
     until: Aim = "error"
 
     def __post_init__(self) -> None:
-        for name in ("error", "delta", "level"):
-            expect(name, getattr(self, name), (int, float), "a number")
-        expect("ends", self.ends, (int, float, type(None)), "a number of steps, or None")
-        for name in ("continuations", "generated_tokens", "max_width"):
-            expect(name, getattr(self, name), (int, type(None)), "a whole number, or None")
+        expect_fields(self, ("error", "delta", "level"), (int, float), "a number")
+        expect_fields(self, ("ends",), (int, float, type(None)), "a number of steps, or None")
+        budgets = ("continuations", "generated_tokens", "max_width")
+        expect_fields(self, budgets, (int, type(None)), "a whole number, or None")
         if self.estimator not in ESTIMATORS:
             raise UserError(f"there is no estimator {self.estimator!r}; choose one of {', '.join(ESTIMATORS)}.")
         if self.until not in AIMS:
@@ -168,7 +168,7 @@ class Cost:
     model_seconds: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace:
     """Where one generation was decided, with stated error.
 
@@ -192,7 +192,7 @@ class Trace:
     steps: tuple[Step, ...]
     final_label: str
     posterior: Posterior
-    draws: tuple[Draw, ...] = field(repr=False)
+    draws: tuple[Draw, ...]
     target: Target
     status: Status
     cost: Cost
@@ -204,10 +204,18 @@ class Trace:
     kind: Literal["path", "forward-reverse"] = "path"
     times: Float[np.ndarray, " rows"] | None = None
     unit: str = OU_TIME.unit
-    states: np.ndarray[Any, Any] | None = field(default=None, repr=False)
-    thumbnails: tuple[Mapping[str, JSON], ...] | None = field(default=None, repr=False)
+    states: np.ndarray[Any, Any] | None = None
+    thumbnails: tuple[Mapping[str, JSON], ...] | None = None
     ends: tuple[End, ...] = ()
     undecided: float | None = None
+
+    def __repr__(self) -> str:
+        length = f"tokens={len(self.steps)}" if self.times is None else f"steps={int(self.posterior.index[-1])}"
+        return (
+            f"Trace(model={self.settings.get('model')!r}, labels={reprlib.repr(self.labels)}, "
+            f"final_label={reprlib.repr(self.final_label)}, {length}, windows={len(self.windows())}, "
+            f"error={self.error['reached_max']:.3g}, status={self.status!r})"
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -257,19 +265,24 @@ class Trace:
         """
         if at not in ("tokens", "sentences", "steps"):
             raise UserError(f"windows can be read at tokens, sentences or steps, not at {at!r}.")
+        delta, level = (
+            expect(name, getattr(self.target, name) if value is None else value, (int, float), "a number")
+            for name, value in (("delta", delta), ("level", level))
+        )
+        max_width = expect("max_width", max_width, (int, type(None)), "a whole number, or None")
         if self.settings.get("method") == "grid":
             return rise_windows(
                 self.posterior,
                 self.final_label,
-                rise=self.target.delta if delta is None else delta,
-                level=self.target.level if level is None else level,
+                rise=delta,
+                level=level,
             )
         return token_windows(
             self.posterior,
             self.final_label,
-            delta=self.target.delta if delta is None else delta,
+            delta=delta,
             max_width=max_width if max_width is not None else (self.target.max_width if at == "tokens" else None),
-            level=self.target.level if level is None else level,
+            level=level,
             rows=None if at == "tokens" else boundaries(self.steps, at),
         )
 

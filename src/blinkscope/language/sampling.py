@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from blinkscope.errors import UserError, expect
+from blinkscope.errors import UserError, expect, expect_fields
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "min_p"):
-            expect(name, getattr(self, name), (int, float), "a number")
-        for name in ("top_k", "max_new_tokens"):
-            expect(name, getattr(self, name), int, "a whole number")
+        expect_fields(self, ("temperature", "top_p", "min_p"), (int, float), "a number")
+        expect_fields(self, ("top_k", "max_new_tokens"), int, "a whole number")
         expect("stop", self.stop, tuple, "a tuple of texts")
         if not (np.isfinite(self.temperature) and self.temperature >= 0):
             raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number.")

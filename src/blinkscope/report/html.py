@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from blinkscope.divergence import total_variation
-from blinkscope.errors import EngineError, UserError
+from blinkscope.errors import EngineError, UserError, expect
 from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
@@ -81,7 +81,7 @@ def check_target(path: str | Path) -> Path:
     UserError : the folder does not exist, the name is a run file's, or the file that stands there is no page: a script,
         say.
     """
-    path = Path(path)
+    path = Path(expect("path", path, (str, Path), "the name of a file"))
     if path.suffix == ".db":
         raise UserError(f"{path} is a run file's name; a report is a page, so give it a name such as report.html.")
     if not path.parent.is_dir():
@@ -104,6 +104,7 @@ def write_report(trace: Trace, path: str | Path) -> Path:
     UserError : the place is refused (``check_target``), or nothing can be written there.
     EngineError : the machine could not store the file, for instance because its disk is full.
     """
+    expect("trace", trace, Trace, "a Trace, as locate and stored return it")
     return write_page(report_html(trace), path)
 
 
