@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blinkscope.report.text import csv_cell, shortened, visible
+from blinkscope.report.text import csv_cell, shortened, told_apart, visible
 
 # Signs that are drawn over or around what follows, though Unicode calls them format characters.
 DRAWN = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
@@ -110,3 +110,22 @@ def test_no_cell_starts_a_formula(text):
 @pytest.mark.parametrize("text", ["", "dog", "1 - 1", "a=b", "'quoted"])
 def test_other_cells_stay_as_they_are(text):
     assert csv_cell(text) == text
+
+
+@given(st.lists(st.text(alphabet="ab \u202e", min_size=1, max_size=60), min_size=1, max_size=12, unique=True))
+def test_different_labels_stay_different(texts: list[str]) -> None:
+    shown = told_apart(tuple(texts), 12)
+    assert list(shown) == texts
+    assert len(set(shown.values())) == len(texts)
+    assert all(len(line) <= 12 + len(" (12)") for line in shown.values())
+
+
+def test_labels_that_look_alike_are_shown_where_they_differ() -> None:
+    long = [f"the answer number {k}{'x' * 20}" for k in (1, 2, 12)]
+    assert list(told_apart(tuple(long), 24).values()) == [
+        "the answ…1xxxxxxxxxxxxx…",
+        "the answ…2xxxxxxxxxxxxx…",
+        "the answ…12xxxxxxxxxxxx…",
+    ]
+    other = "quite another long answer of 36 signs"
+    assert told_apart((long[0], other, "no"), 24) == {text: shortened(text, 24) for text in (long[0], other, "no")}

@@ -11,7 +11,7 @@ from blinkscope.estimate.trace import Trace
 from blinkscope.feature import RESERVED
 from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
 from blinkscope.report import summary
-from blinkscope.report.text import shortened
+from blinkscope.report.text import told_apart
 from blinkscope.window import TokenWindow
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _dress(axes: Axes, trace: Trace) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#000000", alpha=0.08)
     axes.set_axisbelow(True)
-    shown = [_in_font(shortened(label, LABEL_WIDTH)) for label in trace.labels]
+    shown = [_in_font(name) for name in told_apart(trace.labels, LABEL_WIDTH).values()]
     shown = [
         f"{name} (this {subject})" if label == trace.final_label else name
         for name, label in zip(shown, trace.labels, strict=True)

@@ -31,7 +31,6 @@ from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
 from blinkscope.report import picture_page, summary
-from blinkscope.report.text import shortened
 from blinkscope.window import TokenWindow, default_max_width
 
 STYLES = ("vendor/uPlot.min.css", "assets/report.css")
@@ -188,7 +187,7 @@ def answer(trace: Trace) -> str:
         return "The generation ended without an answer that could be read."
     if trace.final_label == TRUNCATED:
         return "The generation was cut at its length cap before an answer could be read."
-    return f"The answer was {shortened(trace.final_label, summary.LABEL_WIDTH)}."
+    return f"The answer was {summary.name(trace, trace.final_label)}."
 
 
 def finding(trace: Trace) -> str:
@@ -213,7 +212,7 @@ def _window_in_words(trace: Trace, window: TokenWindow) -> str:
     else:
         told = [min(gain, key=gain.__getitem__), max(gain, key=gain.__getitem__)]
     moves = [
-        f"P({shortened(label, summary.LABEL_WIDTH)}) {'' if k else 'went '}from "
+        f"P({summary.name(trace, label)}) {'' if k else 'went '}from "
         f"{_number(window.before[label])} to {_number(window.after[label])}"
         for k, label in enumerate(told)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from blinkscope.estimate.trace import Trace
 from blinkscope.report import pictures, summary, trees
-from blinkscope.report.text import shortened, visible
+from blinkscope.report.text import visible
 from blinkscope.window import TokenWindow
 
 # See-through colours, so that light and dark notebooks both stay readable.
@@ -40,7 +40,7 @@ def _text(trace: Trace) -> list[str]:
     windows = trace.windows()
     return [
         _element("div", f"Before the first token: {summary.start_law(trace)}"),
-        _element("div", f"This text ended with: {shortened(trace.final_label, summary.LABEL_WIDTH)}"),
+        _element("div", f"This text ended with: {summary.name(trace, trace.final_label)}"),
         f'<div style="{BLOCK}" dir="auto">{_marked(trace, windows)}</div>',
         _element("div", summary.answer(trace, windows), STRONG),
         _table(HEADINGS, _windows(trace, windows)) if windows else "",

@@ -34,7 +34,7 @@ def answer(trace: Trace) -> str:
     """What the sample is, in one sentence."""
     if trace.final_label == UNPARSED:
         return f"Nothing could be read in the {subject(trace)}."
-    return f"The {subject(trace)} is read as {shortened(trace.final_label, summary.LABEL_WIDTH)}."
+    return f"The {subject(trace)} is read as {summary.name(trace, trace.final_label)}."
 
 
 def finding(trace: Trace) -> str:
@@ -58,7 +58,7 @@ def ends(trace: Trace) -> str:
     """
     if not trace.ends or max(end.sd for end in trace.ends) > steps_of(trace):
         return ""
-    name = shortened(trace.final_label, summary.LABEL_WIDTH)
+    name = summary.name(trace, trace.final_label)
     parts = [
         f"{end.share:g} at step {end.step:.1f} ± {end.sd:.1f}" if end.sd else f"{end.share:g} before the first step"
         for end in trace.ends
@@ -90,7 +90,7 @@ def _clock(trace: Trace) -> str:
 
 def headings(trace: Trace) -> tuple[str, ...]:
     """Over the columns of ``levels``: numbers, a mark, and the laws."""
-    final = f"P({shortened(trace.final_label, summary.LABEL_WIDTH)}) [{trace.target.level:.0%}]"
+    final = f"P({summary.name(trace, trace.final_label)}) [{trace.target.level:.0%}]"
     ratio = () if trace.log_snr is None else ("log-SNR",)
     masked = ("masked text",) if subject(trace) == "text" else ()
     return ("step", _clock(trace), *ratio, final, "", "all labels", *masked)

@@ -11,7 +11,7 @@ from blinkscope.divergence import total_variation
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Trace
 from blinkscope.plurals import counted
-from blinkscope.report.text import NOTHING, blanks, shortened, visible
+from blinkscope.report.text import NOTHING, blanks, shortened, told_apart, visible
 from blinkscope.window import CERTAIN_FROM, TokenWindow, default_max_width
 
 LABEL_WIDTH = 24
@@ -24,6 +24,11 @@ class Segment:
 
     text: str
     window: int | None = None
+
+
+def name(trace: Trace, label: str) -> str:
+    """A label as sentences and tables show it, never like another one of the result."""
+    return told_apart((*trace.labels, trace.final_label), LABEL_WIDTH)[label]
 
 
 def segments(trace: Trace, windows: Sequence[TokenWindow]) -> tuple[Segment, ...]:
@@ -67,7 +72,7 @@ def answer(trace: Trace, windows: Sequence[TokenWindow]) -> str:
         return f"{len(windows)} windows, {certain or 'none'} of them certain (probability {CERTAIN_FROM:g} or more)."
     if trace.steps and not trace.draws and all(step.off_path == 0 for step in trace.steps):
         return "No window: this sampler cannot fork."
-    final = shortened(trace.final_label, LABEL_WIDTH)
+    final = name(trace, trace.final_label)
     if trace.draws and all(draw.label == trace.final_label for draw in trace.draws):
         drawn = "the only continuation" if len(trace.draws) == 1 else f"all {len(trace.draws):,} continuations"
         all_same = f"{drawn} ended as this text did, with {final}."
@@ -124,7 +129,8 @@ def largest_change(trace: Trace, width: float) -> tuple[int, int, float]:
 def law(probabilities: Mapping[str, float], most: int = 3) -> str:
     """The most probable labels of a law: ``Dog 0.62, Cat 0.36``."""
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-    return ", ".join(f"{shortened(label, LABEL_WIDTH)} {p:.2f}" for label, p in ranked[:most] if p >= SHOWN_FROM)
+    names = told_apart(tuple(probabilities), LABEL_WIDTH)
+    return ", ".join(f"{names[label]} {p:.2f}" for label, p in ranked[:most] if p >= SHOWN_FROM)
 
 
 def start_law(trace: Trace, most: int = 4) -> str:
@@ -132,13 +138,13 @@ def start_law(trace: Trace, most: int = 4) -> str:
     low, high = trace.band
     mean = trace.curve[0]
     ranked = [k for k in np.argsort(-mean, kind="stable") if mean[k] >= SHOWN_FROM]
-    said = [_with_interval(trace.labels[k], mean[k], low[0, k], high[0, k]) for k in ranked]
+    said = [_with_interval(name(trace, trace.labels[k]), mean[k], low[0, k], high[0, k]) for k in ranked]
     return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")
 
 
 def _with_interval(label: str, p: float, low: float, high: float) -> str:
     interval = f" [{low:.2f}, {high:.2f}]" if high - low >= SHOWN_FROM else ""
-    return f"{shortened(label, LABEL_WIDTH)} {p:.2f}{interval}"
+    return f"{label} {p:.2f}{interval}"
 
 
 def direction(trace: Trace, window: TokenWindow) -> str:
@@ -146,7 +152,7 @@ def direction(trace: Trace, window: TokenWindow) -> str:
     if window.direction == 0:
         moved = abs(window.after.get(trace.final_label, 0.0) - window.before.get(trace.final_label, 0.0))
         return "direction not certain" if moved > window.change / 2 else "other labels"
-    return f"{'towards' if window.direction > 0 else 'away from'} {shortened(trace.final_label, LABEL_WIDTH)}"
+    return f"{'towards' if window.direction > 0 else 'away from'} {name(trace, trace.final_label)}"
 
 
 def cost(trace: Trace) -> str:

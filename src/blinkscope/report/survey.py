@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING
 
 from blinkscope.report import summary
 from blinkscope.report.terminal import write_parts
-from blinkscope.report.text import shortened, visible
+from blinkscope.report.text import told_apart, visible
 
 if TYPE_CHECKING:
     from blinkscope.studies.survey import Finding, Survey
@@ -25,8 +26,10 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
     right = ("tokens", "labels", "error", "drawn")
     for heading in ("tokens", "labels", "final label", "windows", "error", "drawn", ""):
         table.add_column(heading, justify="right" if heading in right else "left", min_width=8 * (heading == "windows"))
+    analysed = tuple(finding.final_label for finding in survey.findings if finding.analysed)
+    names = told_apart(analysed, summary.LABEL_WIDTH)
     for finding in survey.findings:
-        table.add_row(*(Text(cell) for cell in _finding_cells(finding)))
+        table.add_row(*(Text(cell) for cell in _finding_cells(finding, names)))
     settings, lines = survey.settings, list(survey.sentences)
     if survey.standing:
         lines.append(survey.standing)
@@ -42,7 +45,7 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
     write_parts([top, table, *map(Text, lines)], console)
 
 
-def _finding_cells(finding: Finding) -> tuple[str, ...]:
+def _finding_cells(finding: Finding, names: Mapping[str, str]) -> tuple[str, ...]:
     name = visible(finding.item, keep="")
     if not finding.analysed:
         return (name, "", "", "", "", "", "", finding.status)
@@ -52,7 +55,7 @@ def _finding_cells(finding: Finding) -> tuple[str, ...]:
         name,
         f"{finding.tokens:,}",
         f"{len(finding.labels)}",
-        shortened(finding.final_label, summary.LABEL_WIDTH),
+        names[finding.final_label],
         windows + more or "none",
         f"{finding.error:.3f}",
         f"{finding.continuations:,}",

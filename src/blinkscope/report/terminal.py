@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from blinkscope.estimate.trace import Trace
 from blinkscope.report import pictures, summary, trees
-from blinkscope.report.text import shortened, visible
+from blinkscope.report.text import shortened, told_apart, visible
 from blinkscope.window import TokenWindow
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> li
     from rich.padding import Padding
     from rich.text import Text
 
-    final = shortened(trace.final_label, summary.LABEL_WIDTH)
+    final = summary.name(trace, trace.final_label)
     width = console.width
     parts: list[RenderableType] = [Text(summary.settings(trace), style="dim")]
     if summary.question(trace):
@@ -122,12 +122,13 @@ def _furthest(comparison: Mapping[str, Any], most: int = 5) -> list[RenderableTy
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("tokens kept", "label", "predicted", "observed", "z"):
         table.add_column(heading, justify="left" if heading == "label" else "right")
+    names = told_apart(tuple(comparison["labels"]), summary.LABEL_WIDTH)
     for row, column in places[:most]:
         predicted, observed = (
             f"{comparison[name][row][column]:.2f} ± {comparison[name + '_error'][row][column]:.2f}"
             for name in ("predicted", "observed")
         )
-        label = shortened(comparison["labels"][column], summary.LABEL_WIDTH)
+        label = names[comparison["labels"][column]]
         cells = (str(comparison["positions"][row]), label, predicted, observed, f"{comparison['z'][row][column]:+.1f}")
         table.add_row(*(Text(cell) for cell in cells))
     return [Text("Furthest apart:"), table]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 # Characters that act or do not show: controls, format characters (Unicode category Cf, among them the marks that turn
 # the direction of reading, but not the few Arabic and Indic signs of that category that are drawn), line and paragraph
@@ -51,6 +54,49 @@ def shortened(text: str, width: int) -> str:
         return line
     head = (width - 1) * 2 // 3
     return f"{line[:head]}…{line[len(line) - (width - 1 - head) :]}"
+
+
+@lru_cache(maxsize=64)
+def told_apart(texts: tuple[str, ...], width: int) -> Mapping[str, str]:
+    """Texts by what is shown of them: ``shortened``, but different texts stay different.
+
+    Of those that would look alike, what is shown goes on where they differ; where even that is alike (they differ in
+    white space, say) a number follows.
+    """
+    lines = {text: shortened(text, max(width, len(text) * len("⟨U+10FFFF⟩"))) for text in texts}
+    shown = {text: shortened(text, width) for text in lines}
+    alike = [list(lines)]
+    while alike:
+        groups: dict[str, list[str]] = {}
+        for text in alike.pop():
+            groups.setdefault(shown[text], []).append(text)
+        for group in groups.values():
+            start = _alike_until([lines[text] for text in group])
+            if len({lines[text] for text in group}) == 1:
+                continue
+            for text in group:
+                shown[text] = _from(lines[text], start, width)
+            alike.append(group)
+    times: Counter[str] = Counter()
+    for text, line in shown.items():
+        times[line] += 1
+        if times[line] > 1:
+            shown[text] = f"{line} ({times[line]})"
+    return shown
+
+
+def _alike_until(lines: Sequence[str]) -> int:
+    """The place of the first character in which lines differ, or at which one of them ends."""
+    differs = (i for i, characters in enumerate(zip(*lines, strict=False)) if len(set(characters)) > 1)
+    return next(differs, min(map(len, lines)))
+
+
+def _from(line: str, start: int, width: int) -> str:
+    """A line whose middle begins at ``start``, between its own beginning and, if there is more, a dot for it."""
+    head = min(width // 3, start)
+    rest = line[start:]
+    room = width - head - 1
+    return f"{line[:head]}…{rest}" if len(rest) <= room else f"{line[:head]}…{rest[: room - 1]}…"
 
 
 def blanks(text: str) -> str:

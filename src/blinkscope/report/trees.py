@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from blinkscope.branch import Stage, branch
 from blinkscope.report import summary
-from blinkscope.report.text import shortened
 
 if TYPE_CHECKING:
     from blinkscope.estimate.trace import Trace
@@ -88,7 +87,7 @@ def narrowing(trace: Trace) -> str:
     at = trace.posterior.index.astype(int)
     parts = []
     for stage in stages(trace)[-SAID:]:
-        names = [shortened(label, summary.LABEL_WIDTH) for label in stage.labels]
+        names = [summary.name(trace, label) for label in stage.labels]
         one = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
         when = f"from step {at[stage.row]} on" if at[stage.row] < at[-1] else "at the end"
         parts.append(f"{one} {when}")
