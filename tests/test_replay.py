@@ -180,7 +180,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
             read_rollouts(path)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_rollouts(tmp_path / "absent.jsonl")
-    with pytest.raises(UserError, match="cannot be written: Is a directory"):
+    with pytest.raises(UserError, match="is a folder"):
         write_rollouts([], tmp_path)
 
 

@@ -22,6 +22,7 @@ from typing import IO, Any, NoReturn, TypeVar, cast
 
 from blinkscope.errors import UserError
 from blinkscope.feature import OTHER
+from blinkscope.outputs import Kind, written
 
 LARGEST_ROW = 1 << 24  # bytes of one row
 LARGEST_FILE = 1 << 28  # bytes of a file after decompression
@@ -149,11 +150,9 @@ def write_rollouts(items: Iterable[Item], path: str | Path) -> None:
     path = Path(path)
     lines = (json.dumps(item_to_json(item), ensure_ascii=False, allow_nan=False) + "\n" for item in items)
     data = "".join(lines).encode()
-    try:
+    with written(path, Kind("rollouts")) as file:
         # Without a time stamp equal items give equal files.
-        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+        file.write(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def select(items: Sequence[Item], id: str | None = None) -> Item:

@@ -196,7 +196,7 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
             refused = blinkscope(*command, option, target, cwd=tmp_path)
             assert refused.returncode == 2, refused.stderr
             assert refused.stdout == ""
-            why = "is a run file's name" if target == run else "is no HTML page, so a report does not replace it"
+            why = "is a run file's name" if target == run else "is no HTML page, so the report does not replace it"
             assert f"{target.name} {why}" in refused.stderr
     assert {path: path.read_bytes() for path in (run, script)} == before
     assert blinkscope("report", run, "-o", page, cwd=tmp_path).returncode == 0

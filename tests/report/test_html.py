@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 
+from blinkscope import outputs
 from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Step, Target, Trace
@@ -176,7 +177,7 @@ def test_a_report_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(html.os, "replace", fail)
+        patch.setattr(outputs.os, "replace", fail)
         with pytest.raises(UserError, match="Permission denied"):
             write_report(sample.decided(), target)
     assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("report.html", "<!doctype html>the one before")]

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target, Trace
-from blinkscope.report.html import check_target, write_report
+from blinkscope.outputs import check_file, is_stdout
+from blinkscope.report.html import PAGE, write_report
 from blinkscope.report.terminal import print_trace
 from blinkscope.runs.files import check_place
 
@@ -54,15 +55,21 @@ def read_text(name: str) -> str:
 
 
 def check_places(report: str | None, run: str | Path) -> None:
-    """Refuse, before any work, places where the results could not be written or would destroy each other."""
+    """Refuse, before any work, places where the run file or the report could not be written."""
     check_place(Path(run))
-    if report is not None and check_target(report).resolve() == Path(run).resolve():
-        raise UserError(f"{report} is the run file and the report too; give the report another name.")
+    if report is not None:
+        check_file(report, PAGE)
 
 
 def run_file(arguments: argparse.Namespace) -> Path:
     """The run file to write: the one that was named, or one named after the time in the current folder."""
     return Path(arguments.output or datetime.now().strftime("blinkscope-%Y-%m-%d-%H%M%S.db"))
+
+
+def say_where(path: Path) -> None:
+    """Where something was written, on stdout, unless that is where it went."""
+    if not is_stdout(path):
+        print(path)
 
 
 def write(trace: Trace, arguments: argparse.Namespace) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 from blinkscope.cli.common import check_places
 from blinkscope.cli.study import check_files, write_files
-from blinkscope.detection.probe import save_probe
+from blinkscope.detection.probe import PROBE, save_probe
 from blinkscope.detection.reading import Side
-from blinkscope.detection.study import STUDY, DetectSpec, running_lines
+from blinkscope.detection.study import RUNNING, STUDY, DetectSpec, running_lines
 from blinkscope.detection.texts import text_items
 from blinkscope.detection.training import train_on
 from blinkscope.errors import MissingExtra, UserError
+from blinkscope.outputs import check_file, written
 from blinkscope.report.progress import Display, progress_display
 from blinkscope.report.study import print_study
 from blinkscope.report.text import visible
@@ -36,8 +37,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     out = Path(arguments.output)
-    if not out.parent.is_dir():
-        raise UserError(f"there is no folder {out.parent}; create it or choose another place for the probe.")
+    check_file(out, PROBE)
     if find_spec("sklearn") is None:
         raise MissingExtra("training a probe", "detect")
     items = text_items(arguments.data, arguments.items, training=True)
@@ -69,7 +69,7 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.probe:
         spec = spec.with_probe(arguments.probe)
     check_places(None, arguments.output)
-    check_files(arguments)
+    _check(arguments)
     with progress_display(sys.stderr) as display:
         display.stage(f"loading {spec.asking.model}")
         result = run_study(
@@ -87,6 +87,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    _check(arguments)
     changes = {"level": arguments.level} if arguments.level is not None else {}
     result = stored_study(arguments.run, **changes)
     if result is None or result.study != STUDY.name:
@@ -100,6 +101,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse, before any work, files beside the result that could not be written."""
+    check_files(arguments)
+    if arguments.running:
+        check_file(arguments.running, RUNNING)
+
+
 def _write(result: StudyResult, shown: StudyResult, arguments: argparse.Namespace) -> None:
     """The result as one JSON object, or what is shown of it as text, and the files that are asked for beside it."""
     if arguments.json:
@@ -109,11 +117,8 @@ def _write(result: StudyResult, shown: StudyResult, arguments: argparse.Namespac
     write_files(result, arguments)
     if arguments.running:
         run = arguments.output if arguments.detect == "score" else arguments.run
-        try:
-            with open(arguments.running, "w", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in running_lines(Path(run)))
-        except OSError as error:
-            raise UserError(f"{arguments.running} cannot be written: {error.strerror}.") from None
+        with written(arguments.running, RUNNING) as file:
+            file.writelines(line.encode() + b"\n" for line in running_lines(Path(run)))
 
 
 def _tell(display: Display, number: int, items: int) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from blinkscope.cli.common import target_changes
-from blinkscope.errors import EngineError, UserError
+from blinkscope.cli.common import say_where, target_changes
+from blinkscope.errors import UserError
 from blinkscope.exports.generations import StoredGeneration, stored_generations
+from blinkscope.exports.inspect_log import check_log, write_inspect_log
 from blinkscope.exports.preference import SINGLE_TOKEN_WARNING, Preference, preference_pairs
 from blinkscope.exports.tables import json_line, tables
-from blinkscope.exports.write import preference_schema, run_schemas, write_dataset, write_jsonl
+from blinkscope.exports.write import LINES, preference_schema, run_schemas, write_dataset, write_jsonl
+from blinkscope.outputs import Kind, check_file, check_folder, written
 from blinkscope.plurals import counted
 from blinkscope.studies.catalogue import stored_study
 
+GUIDANCE = Kind("export", "export for guidance", re.compile(rb'\{\s*"model": .*\s*"eps": '))
 README = "Made with `blinkscope export --to {form}` from a run of {model}.\n"
 
 
@@ -24,14 +28,25 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.to != "preference" and (arguments.prefer or arguments.single_token):
         raise UserError("--prefer and --single-token belong to --to preference; leave them out.")
     changes = target_changes(arguments)
-    if arguments.to == "guidance":
-        return _guidance(Path(arguments.output), arguments, changes)
-    generations = list(stored_generations(arguments.run, arguments.item, **changes))
     out = Path(arguments.output)
+    _check(out, arguments.to)
+    if arguments.to == "guidance":
+        return _guidance(out, arguments, changes)
+    generations = list(stored_generations(arguments.run, arguments.item, **changes))
     said = WRITERS[arguments.to](out, generations, arguments)
     print(f"{said} in {out}", file=sys.stderr)
-    print(out)
+    say_where(out)
     return 0
+
+
+def _check(out: Path, form: str) -> None:
+    """Refuse, before any work, an export that could not be written."""
+    if form == "inspect":
+        check_log(out)
+    elif form in ("parquet", "preference"):
+        check_folder(out, "export")
+    else:
+        check_file(out, {"jsonl": LINES, "guidance": GUIDANCE}[form])
 
 
 def _guidance(out: Path, arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
@@ -43,11 +58,10 @@ def _guidance(out: Path, arguments: argparse.Namespace, changes: dict[str, Any])
     result = stored_study(arguments.run, **changes)
     if result is None:
         raise UserError(f"--to guidance reads a run of study diffusion, and {arguments.run} holds no study of a model.")
-    try:
-        out.write_text(json.dumps(guidance_document(result), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise EngineError(f"{out} cannot be written: {error.strerror or error}.") from error
-    print(out)
+    document = json.dumps(guidance_document(result), indent=2) + "\n"
+    with written(out, GUIDANCE) as file:
+        file.write(document.encode())
+    say_where(out)
     return 0
 
 
@@ -82,10 +96,6 @@ def _preference(out: Path, generations: list[StoredGeneration], arguments: argpa
 
 
 def _inspect(out: Path, generations: list[StoredGeneration], arguments: argparse.Namespace) -> str:
-    from blinkscope.exports.inspect_log import write_inspect_log
-
-    if out.suffix != ".eval":
-        raise UserError(f"{out} does not end in .eval; Inspect knows its logs by that.")
     study = stored_study(arguments.run)
     rows = () if study is None else study.findings.tables.get("generations", ())
     write_inspect_log(out, generations, {row["item"]: row for row in rows if "answer" in row})

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import blinkscope
+from blinkscope.cli.apart import check_apart
 from blinkscope.cli.parser import parse
 from blinkscope.errors import BlinkscopeError
+from blinkscope.outputs import NO_SPACE
 
 COMMANDS = {
     "locate": "blinkscope.cli.locate",
@@ -34,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse(arguments)
     warnings.formatwarning = _as_sentence
     try:
+        check_apart(parsed)
         status: int = importlib.import_module(COMMANDS[parsed.command]).command(parsed)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here a failure can still be told
     except BlinkscopeError as error:
         print(f"blinkscope: {error}", file=sys.stderr)
         return error.exit_status
@@ -43,9 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         # The reader of a pipe has left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        sentence = f"the output could not be written: {error.strerror}; make room and try again."
+        print(f"blinkscope: {sentence}", file=sys.stderr)
+        _drop_output()
+        return 1
     return status
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, so that it does not fail once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _as_sentence(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from blinkscope.cli.common import target_changes
+from blinkscope.cli.common import say_where, target_changes
 from blinkscope.cli.show import compare_with
-from blinkscope.report.html import check_target, write_page, write_report
+from blinkscope.outputs import check_file
+from blinkscope.report.html import PAGE, write_page, write_report
 from blinkscope.report.study_page import study_page
 from blinkscope.reread import stored
 from blinkscope.studies.catalogue import stored_study
@@ -16,13 +16,13 @@ from blinkscope.studies.recordings import stored_recordings
 
 def command(arguments: argparse.Namespace) -> int:
     changes = target_changes(arguments)
-    check_target(arguments.output)
+    check_file(arguments.output, PAGE)
     result = stored_study(arguments.run, **changes) if arguments.item is None else None
     comparison = compare_with(result, arguments) if arguments.against else None
     if result is None and arguments.item is None:
         result = stored_recordings(arguments.run, **changes)
     if result is None:
-        print(write_report(stored(arguments.run, item=arguments.item, **changes), Path(arguments.output)))
-        return 0
-    print(write_page(study_page(result, comparison), Path(arguments.output)))
+        say_where(write_report(stored(arguments.run, item=arguments.item, **changes), arguments.output))
+    else:
+        say_where(write_page(study_page(result, comparison), arguments.output))
     return 0

@@ -7,7 +7,7 @@ import json
 import sys
 
 from blinkscope.cli.common import check_places, target_changes, write
-from blinkscope.cli.study import write_result, write_survey
+from blinkscope.cli.study import check_files, write_result, write_survey
 from blinkscope.errors import UserError
 from blinkscope.report.study import print_comparison
 from blinkscope.reread import stored
@@ -20,6 +20,7 @@ from blinkscope.studies.survey import stored_survey
 def command(arguments: argparse.Namespace) -> int:
     changes = target_changes(arguments)
     check_places(arguments.report, arguments.run)
+    check_files(arguments)
     result = survey = None
     if arguments.item is None:
         result = stored_study(arguments.run, **changes)

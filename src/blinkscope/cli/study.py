@@ -15,9 +15,10 @@ from blinkscope.cli.locate import recorded_method, refuse_of_other_methods
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target
 from blinkscope.exports.study import check_tables, write_tables
+from blinkscope.figure_file import check_figure
 from blinkscope.report.progress import progress_display
 from blinkscope.report.study import print_study
-from blinkscope.report.study_figures import check_figure, write_figure
+from blinkscope.report.study_figures import write_figure
 from blinkscope.report.survey import print_survey
 from blinkscope.studies.blanks import form_of
 from blinkscope.studies.catalogue import find_study

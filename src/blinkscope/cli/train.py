@@ -7,10 +7,8 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from blinkscope.errors import UserError
-
 TRAINED = {"digits": "blinkscope.diffusion.train_digits", "grammar": "blinkscope.diffusion.train_grammar"}
-"""The module of each model that can be trained, with ``train`` and ``save``."""
+"""The module of each model that can be trained, with ``check``, ``train`` and ``save``."""
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -19,8 +17,7 @@ def command(arguments: argparse.Namespace) -> int:
 
     module = import_module(TRAINED[arguments.name])
     folder = Path(arguments.output)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; choose a folder for the weights.")
+    module.check(folder)
     with Progress(console=Console(stderr=True)) as bar:
         tasks = {}
 

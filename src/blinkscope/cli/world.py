@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from textwrap import fill
 
+from blinkscope.figure_file import check_figure
 from blinkscope.worlds import WORLDS, create_world, described, parameter_meanings
 from blinkscope.worlds.figure import write_plot
 from blinkscope.worlds.report import table_markdown, world_json, worlds_table
@@ -20,6 +21,8 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.command == "worlds":
         return _worlds(arguments)
     world = create_world(arguments.name, arguments.parameters)
+    if arguments.plot:
+        check_figure(Path(arguments.plot))
     after, before = (None if text is None else text.split(",") for text in (arguments.after, arguments.before))
     result = world_json(world, arguments.eps, after, before)
     if arguments.plot:

@@ -8,6 +8,7 @@ as plain numbers (safetensors), so that loading a probe runs no code.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from blinkscope.errors import MissingExtra, UserError
+from blinkscope.outputs import Kind, written
 
+PROBE = Kind("probe", "probe", re.compile(rb'(?s).{8}\{"__metadata__":\{"blinkscope_probe"'))
 HIDDEN = 32
 STRENGTH = 0.01
 """Inverse strength of the logistic regression's penalty, on standardised activations: they outnumber the texts."""
@@ -120,15 +123,18 @@ def train_probe(
 
 
 def save_probe(path: Path, probe: Probe) -> None:
-    """Write a probe as safetensors: numbers, and a JSON text that says what they belong to."""
+    """Write a probe as safetensors: numbers, and a JSON text that says what they belong to.
+
+    Raises
+    ------
+    UserError, EngineError : as ``outputs.written``; weights of another kind are not replaced.
+    """
     from safetensors.numpy import save
 
     about = {"model": probe.model, "system": probe.system, "layer": probe.layer, "report": dict(probe.report)}
     content = save(dict(probe.arrays), metadata={"blinkscope_probe": json.dumps(about, allow_nan=False)})
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"the probe cannot be written to {path}: {error.strerror}.") from None
+    with written(path, PROBE) as file:
+        file.write(content)
 
 
 def load_probe(path: Path) -> Probe:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,11 +27,14 @@ from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
 from blinkscope.language.engine import Engine
+from blinkscope.outputs import Kind
 from blinkscope.reread import items_of, target_of
 from blinkscope.runs.store import Run
 from blinkscope.session import open_model
 from blinkscope.studies.specs import Asking
 from blinkscope.studies.study import Desk, Findings, Study, StudyItem, outcome_of
+
+RUNNING = Kind("running ratio", "running ratio", re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "position": '))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from blinkscope.diffusion.denoisers import Denoiser, denoiser_of
-from blinkscope.diffusion.shipped import load_weights, save_weights
+from blinkscope.diffusion.shipped import check_weights, load_weights, save_weights
 from blinkscope.errors import MissingExtra, UserError
 from blinkscope.processes import sigma_from_ou_time
 
@@ -133,6 +133,11 @@ def load_digits_model(folder: Path | None = None) -> Digits:
     unet, classifier = new_networks()
     report = load_weights({"unet": unet, "classifier": classifier}, WEIGHTS, REPORT, folder)
     return Digits(unet, classifier, report)
+
+
+def check_digits_folder(folder: Path) -> None:
+    """Refuse a folder that ``save_digits_model`` could not write into (``shipped.check_weights``)."""
+    check_weights(WEIGHTS, REPORT, folder)
 
 
 def save_digits_model(folder: Path, model: Digits) -> None:

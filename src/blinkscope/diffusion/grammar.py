@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from blinkscope.diffusion.masked import Marginals, Tokens
-from blinkscope.diffusion.shipped import load_weights, save_weights
+from blinkscope.diffusion.shipped import check_weights, load_weights, save_weights
 from blinkscope.errors import MissingExtra
 from blinkscope.symbols import HIDDEN
 from blinkscope.worlds.random_hierarchy import RandomHierarchy
@@ -84,6 +84,11 @@ def load_grammar_model(folder: Path | None = None) -> GrammarModel:
     network = new_network()
     report = load_weights({"network": network}, WEIGHTS, REPORT, folder)
     return GrammarModel(network, report)
+
+
+def check_grammar_folder(folder: Path) -> None:
+    """Refuse a folder that ``save_grammar_model`` could not write into (``shipped.check_weights``)."""
+    check_weights(WEIGHTS, REPORT, folder)
 
 
 def save_grammar_model(folder: Path, model: GrammarModel) -> None:

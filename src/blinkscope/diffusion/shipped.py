@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from blinkscope.errors import MissingExtra, UserError
+from blinkscope.outputs import Kind, check_file, check_folder, explained, written
 
+NETWORK, TRAINING = Kind("weights"), Kind("report of the training")
 HOME = resources.files("blinkscope.diffusion") / "weights"
 
 
@@ -65,13 +67,34 @@ def load_weights(networks: Mapping[str, Any], weights: str, report: str, folder:
     return said
 
 
-def save_weights(networks: Mapping[str, Any], weights: str, said: Mapping[str, Any], report: str, folder: Path) -> None:
-    """Write networks and the report of their training."""
-    from safetensors.torch import save_file
+def check_weights(weights: str, report: str, folder: Path) -> None:
+    """Refuse, before anything is trained, a folder that the two files could not be written into.
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Raises
+    ------
+    UserError : the place is refused (``outputs.check_folder``, ``outputs.check_file``).
+    """
+    check_folder(folder, NETWORK.name, new=False)
+    if folder.is_dir():
+        check_file(folder / weights, NETWORK)
+        check_file(folder / report, TRAINING)
+
+
+def save_weights(networks: Mapping[str, Any], weights: str, said: Mapping[str, Any], report: str, folder: Path) -> None:
+    """Write networks and the report of their training.
+
+    Raises
+    ------
+    UserError, EngineError : as ``outputs.written``.
+    """
+    from safetensors.torch import save
+
+    with explained(folder, NETWORK.name):
+        folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
     }
-    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / weights)
-    (folder / report).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    with written(folder / weights, NETWORK) as file:
+        file.write(save({key: value.contiguous() for key, value in tensors.items()}))
+    with written(folder / report, TRAINING) as file:
+        file.write((json.dumps(said, indent=2) + "\n").encode())

@@ -23,6 +23,7 @@ from blinkscope.diffusion.digits import (
     SHAPE,
     Digits,
     Scans,
+    check_digits_folder,
     load_scans,
     new_networks,
     save_digits_model,
@@ -37,6 +38,7 @@ HIDDEN = 0.5  # how often the class is hidden
 CLASSIFIER_STEPS, CLASSIFIER_BATCH, PIXEL_NOISE = 1500, 128, 0.1
 QUALITY_PICTURES, QUALITY_STEPS = 500, 50
 
+check = check_digits_folder
 save = save_digits_model
 Watch = Callable[[str, int, int], None]
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from blinkscope.diffusion.grammar import (
     GRAMMAR,
     GrammarModel,
+    check_grammar_folder,
     classes,
     exact_marginals,
     new_network,
@@ -27,6 +28,7 @@ from blinkscope.diffusion.train_digits import Watch
 from blinkscope.symbols import HIDDEN
 
 STEPS, BATCH, RATE = 5000, 128, 3e-3
+check = check_grammar_folder
 save = save_grammar_model
 MEASURED = 2000  # texts behind the numbers of the report
 

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from blinkscope.errors import MissingExtra
+from blinkscope.errors import MissingExtra, UserError
 from blinkscope.exports.generations import StoredGeneration
+from blinkscope.outputs import Kind, check_file, written
 
 SCORER, GRADE = "blinkscope", "grade"
+LOG = Kind("log", "log of Inspect AI", re.compile(rb"PK"))
+
+
+def check_log(path: Path) -> None:
+    """Refuse, before any work, a log that could not be written, or that Inspect would not know.
+
+    Raises
+    ------
+    UserError : the name does not end in .eval, or the place is refused (``outputs.check_file``).
+    MissingExtra : Inspect AI is not installed.
+    """
+    if path.suffix != ".eval":
+        raise UserError(f"{path} does not end in .eval; Inspect knows its logs by that.")
+    check_file(path, LOG)
+    if find_spec("inspect_ai") is None:
+        raise MissingExtra("writing a log of Inspect AI", "inspect")
 
 
 def write_inspect_log(
@@ -24,8 +43,7 @@ def write_inspect_log(
     graded : by item, the right ``answer`` and whether the generation's is ``right``, where a study knows; a second
         score then says C or I.
     """
-    if find_spec("inspect_ai") is None:
-        raise MissingExtra("writing a log of Inspect AI", "inspect")
+    check_log(path)
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec, write_eval_log
 
     first = generations[0].trace.settings
@@ -46,7 +64,10 @@ def write_inspect_log(
         results=EvalResults(total_samples=len(samples), completed_samples=len(samples)),
         samples=samples,
     )
-    write_eval_log(log, str(path), format="eval")
+    with written(path, LOG) as file, tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, "made.eval")
+        write_eval_log(log, str(made), format="eval")
+        file.write(made.read_bytes())
 
 
 def _sample(number: int, generation: StoredGeneration, graded: Mapping[str, Any]) -> Any:

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blinkscope.errors import EngineError, MissingExtra, UserError
+from blinkscope.errors import MissingExtra
+from blinkscope.outputs import check_folder, filled
 from blinkscope.report.text import csv_cell
 
 if TYPE_CHECKING:
@@ -20,35 +21,32 @@ def check_tables(folder: Path) -> None:
 
     Raises
     ------
-    UserError : the folder holds something already.
+    UserError : the place is refused (``outputs.check_folder``).
     MissingExtra : pyarrow is not installed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; give the name of a new one for the tables.")
+    check_folder(folder, "tables")
     if find_spec("pyarrow") is None:
         raise MissingExtra("--tables", "export")
 
 
 def write_tables(result: StudyResult, folder: Path) -> None:
-    """``TABLE.csv`` and ``TABLE.parquet`` for every table of a study that has rows.
+    """``TABLE.csv`` and ``TABLE.parquet`` for every table of a study that has rows; all of them or none.
 
     Raises
     ------
-    UserError : the folder holds something already.
+    UserError : the place is refused (``outputs.check_folder``).
     MissingExtra : pyarrow is not installed.
+    EngineError : the machine could not store the files.
     """
     check_tables(folder)
     import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with filled(folder, "tables") as place:
         for name, rows in result.findings.tables.items():
             if rows:
-                _csv(folder / f"{name}.csv", rows)
-                parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows]), folder / f"{name}.parquet")
-    except OSError as error:
-        raise EngineError(f"{folder} cannot be written: {error.strerror or error}.") from error
+                _csv(place / f"{name}.csv", rows)
+                parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows]), place / f"{name}.parquet")
 
 
 def _csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

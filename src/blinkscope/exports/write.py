@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from blinkscope.errors import EngineError, MissingExtra, UserError
+from blinkscope.errors import MissingExtra
+from blinkscope.outputs import Kind, filled, written
 
+LINES = Kind("export", "export as JSON lines", re.compile(rb'\{"item": '))
 SHARD = "train-00000-of-00001.parquet"
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """One JSON object a line; returns how many were written."""
+    """One JSON object a line, all of them or none; returns how many were written."""
     count = 0
-    with _opened(path) as file:
+    with written(path, LINES) as file:
         for row in rows:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
             count += 1
     return count
 
 
 def write_dataset(folder: Path, tables: Mapping[str, Rows], schemas: Mapping[str, Any], readme: str) -> None:
-    """A folder that ``datasets.load_dataset(folder, TABLE)`` reads; a single table needs no name.
+    """A folder that ``datasets.load_dataset(folder, TABLE)`` reads, whole or not there; a single table needs no name.
 
     Raises
     ------
-    UserError : the folder holds something already.
+    UserError : the place is refused (``outputs.check_folder``).
+    EngineError : the machine could not store the files.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; give the name of a new one.")
     parquet, pa = _pyarrow()
-    try:
+    with filled(folder, "export") as whole:
         for name, rows in tables.items():
-            place = folder / (name if len(tables) > 1 else "data")
-            place.mkdir(parents=True)
+            place = whole / (name if len(tables) > 1 else "data")
+            place.mkdir()
             parquet.write_table(pa.Table.from_pylist(list(rows), schema=schemas[name]), place / SHARD)
-        (folder / "README.md").write_text(_front_matter(tables) + readme, encoding="utf-8")
-    except OSError as error:
-        raise EngineError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        (whole / "README.md").write_text(_front_matter(tables) + readme, encoding="utf-8")
 
 
 def run_schemas() -> dict[str, Any]:
@@ -108,10 +108,3 @@ def _pyarrow() -> tuple[Any, Any]:
     from pyarrow import parquet
 
     return parquet, pyarrow
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -12,11 +12,9 @@ styles of this package, by hash, and no network at all.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from blinkscope.divergence import total_variation
-from blinkscope.errors import EngineError, UserError, expect
+from blinkscope.errors import expect
 from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
+from blinkscope.outputs import Kind, written
 from blinkscope.report import picture_page, summary
 from blinkscope.window import TokenWindow, default_max_width
 
@@ -41,6 +40,8 @@ SCRIPTS = (
     "assets/report.js",
     "assets/instrument.js",
 )
+
+PAGE = Kind("report", "HTML page", re.compile(rb"(?i)\s*(<!doctype html|<html)"))
 
 PLACE_WIDTH = 48  # characters of a window's text in a sentence
 SIGNIFICANT_DIGITS = 5  # of numbers in the page, which are for looking at; the run file has them all
@@ -72,35 +73,12 @@ def report_html(trace: Trace) -> str:
     return page(report_data(trace))
 
 
-def check_target(path: str | Path) -> Path:
-    """Where a report may be written: in a folder that is there, at a free name or in place of another page.
-
-    Raises
-    ------
-    UserError : the folder does not exist, the name is a run file's, or the file that stands there is no page: a script,
-        say.
-    """
-    path = Path(expect("path", path, (str, Path), "the name of a file"))
-    if path.suffix == ".db":
-        raise UserError(f"{path} is a run file's name; a report is a page, so give it a name such as report.html.")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent} for the report; make it, or choose another place.")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file for the report.")
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(64).lstrip().lower()
-        if start and not start.startswith((b"<!doctype html", b"<html")):
-            raise UserError(f"{path} is no HTML page, so a report does not replace it; choose another name.")
-    return path
-
-
 def write_report(trace: Trace, path: str | Path) -> Path:
-    """Write the report of one generation; the file appears whole or not at all.
+    """Write the report of one generation; the file appears whole or not at all, and replaces no file but a page.
 
     Raises
     ------
-    UserError : the place is refused (``check_target``), or nothing can be written there.
+    UserError : the place is refused (``outputs.check_file``), or nothing can be written there.
     EngineError : the machine could not store the file, for instance because its disk is full.
     """
     expect("trace", trace, Trace, "a Trace, as locate and stored return it")
@@ -108,21 +86,10 @@ def write_report(trace: Trace, path: str | Path) -> Path:
 
 
 def write_page(text: str, path: str | Path) -> Path:
-    """Write a page to a file, which appears whole or not at all; refused and failing as ``write_report`` is."""
-    path = check_target(path)
-    content = text.encode("utf-8")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot write the report to {path}: {error.strerror}; choose another place.") from error
-    except OSError as error:
-        raise EngineError(f"the report could not be stored at {path}: {error.strerror}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-    return path
+    """Write a page to a file; refused and failing as ``write_report`` is."""
+    with written(path, PAGE) as file:
+        file.write(text.encode("utf-8"))
+    return Path(path)
 
 
 def page(data: Mapping[str, Any], scripts: Sequence[str] = SCRIPTS, styles: Sequence[str] = STYLES) -> str:

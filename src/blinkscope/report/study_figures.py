@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blinkscope.errors import MissingExtra, UserError
+from blinkscope.figure_file import check_figure, save_figure
 from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
 from blinkscope.report.charts import Chart, Line, Panels, charts
 from blinkscope.report.text import shortened
@@ -25,24 +25,6 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def check_figure(path: Path) -> None:
-    """Refuse, before any work, a figure that could not be written.
-
-    Raises
-    ------
-    MissingExtra : matplotlib is not installed.
-    UserError : the name's ending is no format, or there is no such folder.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("--plot", "plot") from None
-    if path.suffix.removeprefix(".") not in Figure().canvas.get_supported_filetypes():
-        raise UserError(f"a figure cannot be written to {path}; its name must end in .svg, .png or .pdf.")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}; create it or choose another place for the figure.")
-
-
 def write_figure(result: StudyResult, path: Path) -> bool:
     """Draw a study's figure into a file; its ending says which format: ``.svg``, ``.png``, ``.pdf``.
 
@@ -53,7 +35,7 @@ def write_figure(result: StudyResult, path: Path) -> bool:
     Raises
     ------
     MissingExtra : matplotlib is not installed.
-    UserError : the file cannot be written.
+    UserError, EngineError : the file cannot be written.
     """
     check_figure(path)
     from matplotlib import rc_context
@@ -63,15 +45,10 @@ def write_figure(result: StudyResult, path: Path) -> bool:
     if not panels:
         return False
     # Words of a model must not be read as mathematics or as TeX, which can read files.
-    with rc_context(
-        {"text.usetex": False, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "blinkscope"}
-    ):
+    with rc_context({"text.usetex": False, "text.parse_math": False}):
         figure = Figure(figsize=(7.6, 3.6), layout="constrained")
         _draw(figure, panels)
-        try:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-        except OSError as error:
-            raise UserError(f"the figure cannot be written to {path}: {error.strerror}.") from None
+        save_figure(figure, path)
     return True
 
 

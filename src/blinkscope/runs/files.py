@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from blinkscope.errors import EngineError, UserError
+from blinkscope.outputs import DATABASE, NO_SPACE
 from blinkscope.runs.migrations import APPLICATION_ID, MIGRATIONS, has_schema
 from blinkscope.runs.values import LIMIT, Unreadable
 
 HEADER = 100  # bytes of a database's header
 NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "afs", "9p", "fuse.glusterfs", "lustre", "beegfs", "gpfs", "ceph")
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT = "what was drawn is kept: make room and start again with the same command"
 
 
@@ -47,7 +46,7 @@ def check_header(path: Path) -> None:
     size = path.stat().st_size
     if not header:
         raise UserError(f"{path} is empty, not a run file; remove it or choose another name.")
-    if len(header) < HEADER or not header.startswith(b"SQLite format 3\0"):
+    if len(header) < HEADER or not header.startswith(DATABASE):
         raise UserError(f"{path} is not a run file of blinkscope; choose another name.")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise UserError(f"{path} is a database of another program, not a run file; choose another name.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from blinkscope.critical import CriticalWindow, Labels, complement, critical_window
-from blinkscope.errors import MissingExtra, UserError
+from blinkscope.figure_file import check_figure, save_figure
 from blinkscope.palette import COLOURS, WINDOW_COLOUR, WINDOW_EDGE
 from blinkscope.worlds.words import NAMED, index_words
 from blinkscope.worlds.world import World, paper_window
@@ -21,30 +21,18 @@ FEW = DRAWN - 1  # up to this many times of a finite index set are all drawn, an
 def write_plot(world: World, eps: float, path: Path, after: Labels | None = None, before: Labels | None = None) -> None:
     """``plot_world`` in a file; its ending says which format, for instance ``.svg``, ``.png`` or ``.pdf``.
 
-    The same world gives the same SVG, byte for byte; its text stays text.
-
     Raises
     ------
     MissingExtra : matplotlib is not installed.
-    UserError : an ending that matplotlib does not know, or a file that cannot be written.
+    UserError : an ending that matplotlib does not know, or a place that is refused.
+    EngineError : the machine could not store the file.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("--plot", "plot") from None
+    check_figure(path)
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 3.3), layout="constrained")
     plot_world(world, eps, figure.add_subplot(), after, before)
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix.removeprefix(".") not in known:
-        raise UserError(f"a figure cannot be written to {path}; its ending must be one of {', '.join(sorted(known))}.")
-    stamp = {"Date": None} if path.suffix == ".svg" else None
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "blinkscope"}):
-        try:
-            figure.savefig(path, dpi=150, metadata=stamp)
-        except OSError as error:
-            raise UserError(f"the figure cannot be written to {path}: {error.strerror}.") from None
+    save_figure(figure, path)
 
 
 def plot_world(world: World, eps: float, axes: Any, after: Labels | None = None, before: Labels | None = None) -> None:
