@@ -117,7 +117,7 @@ def check_folder(folder: str | Path, name: str, *, new: bool = True) -> Path:
             raise UserError(f"{folder} is a file; choose a folder for the {name}.")
         if new and folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder} exists and is not an empty folder; give the name of a new one for the {name}.")
-        target = _target(folder)
+        target = _target(folder) if folder.is_symlink() else folder
         nearest = next(place for place in (target, *target.parents) if place.exists())
         if not nearest.is_dir():
             raise UserError(f"{nearest} is a file, so {folder} cannot be made; choose another folder for the {name}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
@@ -13,7 +14,8 @@ from typing import Any
 from blinkscope.errors import MissingExtra, UserError
 from blinkscope.outputs import Kind, check_file, check_folder, explained, written
 
-NETWORK, TRAINING = Kind("weights"), Kind("report of the training")
+NETWORK = Kind("weights", "safetensors file", re.compile(rb'(?s).{8}\{"'))
+TRAINING = Kind("report of the training", "JSON object", re.compile(rb"\s*\{"))
 HOME = resources.files("blinkscope.diffusion") / "weights"
 
 
