@@ -196,7 +196,9 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
             refused = blinkscope(*command, option, target, cwd=tmp_path)
             assert refused.returncode == 2, refused.stderr
             assert refused.stdout == ""
-            why = "is a run file's name" if target == run else "is no HTML page, so the report does not replace it"
+            why = "is no HTML page, so the report does not replace it"
+            if target == run:
+                why = "is a run file's name" if command[0] == "locate" else "is read by this command"
             assert f"{target.name} {why}" in refused.stderr
     assert {path: path.read_bytes() for path in (run, script)} == before
     assert blinkscope("report", run, "-o", page, cwd=tmp_path).returncode == 0
