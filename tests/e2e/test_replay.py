@@ -128,6 +128,12 @@ def test_a_study_holds_all_items_and_each_can_be_looked_at(folder: Path) -> None
     shown = blinkscope("show", "run.db", cwd=folder).stdout
     assert "of 3 generations have a window" in shown
     assert all(name in shown for name in ("umbrella", "coin", "direct"))
+    narrow = blinkscope("show", "run.db", cwd=folder, COLUMNS="40").stdout
+    assert "…" not in narrow
+    assert "umbrella\n   tokens 5, labels 3, final label yes,\n   windows none, error 0.0" in narrow
+    plain = blinkscope("show", "run.db", cwd=folder, COLUMNS="90", PYTHONIOENCODING="ascii").stdout
+    wide = blinkscope("show", "run.db", cwd=folder, COLUMNS="90").stdout
+    assert plain == wide.replace("·", "-").replace("─", "-")
     wider = result("show", "run.db", "--delta", "0.4", cwd=folder)
     assert wider["summary"]["with_window"] >= study["summary"]["with_window"]
     assert blinkscope("report", "run.db", "--item", "coin", "-o", "coin.html", cwd=folder).returncode == 0

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from blinkscope.plurals import counted
 from blinkscope.report.legends import NO_LIMIT, has_limits, legends
-from blinkscope.report.terminal import write_parts
+from blinkscope.report.terminal import plain_table, write_parts
 from blinkscope.report.text import shortened, visible
 
 if TYPE_CHECKING:
@@ -62,12 +62,10 @@ def _listed(rows: Sequence[Mapping[str, Any]], console: Console) -> list[Any]:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Rows as a table, columns with limits holding them in brackets; a few rows of many columns are turned round."""
-    from rich import box
     from rich.cells import cell_len
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     columns = [name for name in rows[0] if not name.endswith(("_low", "_high"))]
     names = [shortened(name.replace("_", " "), CELL_WIDTH) for name in columns]
     cells = [[Text(_with_limits(row, name)) for name in columns] for row in rows[:SHOWN_ROWS]]
@@ -89,18 +87,27 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _paragraphs(rows: Sequence[Mapping[str, Any]], width: int) -> Any:
+    first, *others = (name for name in rows[0] if not name.endswith(("_low", "_high")))
+    return paragraphs(
+        [
+            (_with_limits(row, first), [(name.replace("_", " "), _with_limits(row, name)) for name in others])
+            for row in rows[:SHOWN_ROWS]
+        ],
+        width,
+    )
+
+
+def paragraphs(rows: Sequence[tuple[str, Sequence[tuple[str, str]]]], width: int) -> Any:
     """Each row by its first cell and then, below it, by its other ones with their names, none of them broken."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
 
-    first, *others = (name for name in rows[0] if not name.endswith(("_low", "_high")))
     parts: list[Any] = [Text()]
-    for row in rows[:SHOWN_ROWS]:
-        cells = ((name.replace("_", " "), _with_limits(row, name)) for name in others)
-        said = ", ".join(f"{name} {cell}".replace(" ", UNBROKEN) for name, cell in cells if cell)
+    for head, cells in rows:
+        said = ", ".join(f"{name} {cell}".lstrip().replace(" ", UNBROKEN) for name, cell in cells if cell)
         filled = fill(said, max(width - INDENT, NAMED_WIDTH)).replace(UNBROKEN, " ")
-        parts += [Text(_with_limits(row, first), style="bold"), Padding(Text(filled), (0, 0, 0, INDENT))]
+        parts += [Text(head, style="bold"), Padding(Text(filled), (0, 0, 0, INDENT))]
     return Group(*parts, Text())
 
 

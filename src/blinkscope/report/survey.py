@@ -6,30 +6,44 @@ from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING
 
 from blinkscope.report import summary
-from blinkscope.report.terminal import write_parts
+from blinkscope.report.study import WIDEST, paragraphs
+from blinkscope.report.terminal import plain_table, write_parts
 from blinkscope.report.text import told_apart, visible
 
 if TYPE_CHECKING:
     from blinkscope.studies.survey import Finding, Survey
 
 
+HEADINGS = ("item", "tokens", "labels", "final label", "windows", "error", "drawn", "")
+
+
 def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> None:
     """Write what a study found for a person to read: a line for each item, and the sums."""
-    from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("item", no_wrap=True)  # what --item takes
-    right = ("tokens", "labels", "error", "drawn")
-    for heading in ("tokens", "labels", "final label", "windows", "error", "drawn", ""):
-        table.add_column(heading, justify="right" if heading in right else "left", min_width=8 * (heading == "windows"))
     analysed = tuple(finding.final_label for finding in survey.findings if finding.analysed)
     names = told_apart(analysed, summary.LABEL_WIDTH)
-    for finding in survey.findings:
-        table.add_row(*(Text(cell) for cell in _finding_cells(finding, names)))
+    rows = [_finding_cells(finding, names) for finding in survey.findings]
+    table = plain_table()
+    for k, heading in enumerate(HEADINGS):
+        # Cells stay whole, but for lists of windows, and heads are broken between words.
+        whole = heading.split() if heading == "windows" else [*heading.split(), *(row[k] for row in rows)]
+        table.add_column(
+            heading,
+            justify="right" if heading in ("tokens", "labels", "error", "drawn") else "left",
+            min_width=max(map(cell_len, whole), default=0),
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    narrow = console.measure(table, options=console.options.update(width=WIDEST)).minimum > console.width
+    listed = (
+        paragraphs([(row[0], list(zip(HEADINGS[1:], row[1:], strict=True))) for row in rows], console.width)
+        if narrow
+        else table
+    )
     settings, lines = survey.settings, list(survey.sentences)
     if survey.standing:
         lines.append(survey.standing)
@@ -42,7 +56,7 @@ def print_survey(survey: Survey, file: IO[str], *, width: int | None = None) -> 
         lines.append(summary.agreement(survey.agreement.to_json()))
     heading = " · ".join(str(settings[name]) for name in ("model", "method") if settings.get(name))
     top = Text(visible(f"{heading} · seed {settings.get('seed')}", keep=""), style="dim")
-    write_parts([top, table, *map(Text, lines)], console)
+    write_parts([top, listed, *map(Text, lines)], console)
 
 
 def _finding_cells(finding: Finding, names: Mapping[str, str]) -> tuple[str, ...]:

@@ -15,10 +15,12 @@ from blinkscope.window import TokenWindow
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
     from rich.text import Text
 
 TABLE_FROM = 100  # columns; below, each window is a paragraph
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+SIGNS = {"─": "-", "→": ">", "…": "~", "±": "+-", "·": "-", "“": '"', "”": '"'}
 CERTAIN, LIKELY = "bold black on yellow", "bold underline"
 
 
@@ -45,6 +47,15 @@ def write_parts(parts: Sequence[RenderableType], console: Console) -> None:
             console.print(part)
     lines = (line.rstrip(" ") for line in written.get().rstrip("\n").split("\n"))
     console.file.write(encodable("\n".join(lines) + "\n", console.file))
+
+
+def plain_table() -> Table:
+    """A table with a line below its head and no other ones, whatever the encoding."""
+    from rich.box import SIMPLE_HEAD, Box
+    from rich.table import Table
+
+    # Of a box that calls itself ASCII rich makes no other one; ``encodable`` spells its line.
+    return Table(box=Box(str(SIMPLE_HEAD), ascii=True), pad_edge=False)
 
 
 def _parts(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> list[RenderableType]:
@@ -95,11 +106,9 @@ def _picture_parts(trace: Trace) -> list[RenderableType]:
 
 
 def _levels(trace: Trace) -> RenderableType:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     headings = pictures.headings(trace)
     mark = headings.index("")
     for k, heading in enumerate(headings):
@@ -111,15 +120,13 @@ def _levels(trace: Trace) -> RenderableType:
 
 def _furthest(comparison: Mapping[str, Any], most: int = 5) -> list[RenderableType]:
     """Where forks and free continuations are furthest apart, in their standard errors."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     places = [(row, column) for row, zs in enumerate(comparison["z"]) for column, z in enumerate(zs) if z is not None]
     places.sort(key=lambda place: -abs(comparison["z"][place[0]][place[1]]))
     if not places:
         return []
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     for heading in ("tokens kept", "label", "predicted", "observed", "z"):
         table.add_column(heading, justify="left" if heading == "label" else "right")
     names = told_apart(tuple(comparison["labels"]), summary.LABEL_WIDTH)
@@ -155,11 +162,9 @@ def marked(trace: Trace, windows: Sequence[TokenWindow], console: Console) -> Te
 
 
 def _table(trace: Trace, windows: Sequence[TokenWindow]) -> RenderableType:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     for heading, right in (
         ("", True),
         ("words", False),
@@ -205,6 +210,9 @@ def _change(window: TokenWindow) -> str:
 
 
 def encodable(text: str, file: IO[str]) -> str:
-    """The text with what the file's encoding cannot hold spelled out."""
+    """The text with what the file's encoding cannot hold spelled out, or by a sign as wide where there is one."""
     encoding = getattr(file, "encoding", None) or "utf-8"
+    for sign, other in SIGNS.items():
+        if not sign.encode(encoding, "ignore"):
+            text = text.replace(sign, other)
     return text.encode(encoding, "backslashreplace").decode(encoding)
