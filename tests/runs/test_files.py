@@ -18,6 +18,7 @@ import pytest
 
 from blinkscope.errors import EngineError, UserError
 from blinkscope.estimate.source import Draw
+from blinkscope.outputs import DATABASE
 from blinkscope.runs.files import network_disk_note
 from blinkscope.runs.migrations import APPLICATION_ID, MIGRATIONS
 from blinkscope.runs.spec import Spec
@@ -219,6 +220,21 @@ def test_a_log_without_its_file_is_not_mixed_into_a_new_run(path):
     with pytest.raises(UserError, match="moved or deleted"):
         Run.create_or_open(path, SPEC)
     assert log.read_bytes() == b"what was drawn last"
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "uv.new"])
+def test_a_file_of_the_users_beside_the_run_is_not_taken_for_one_of_ours(tmp_path, name):
+    (tmp_path / name).write_text("version = 1\nrequires-python = '>=3.11'\n")
+    with pytest.raises(UserError, match=rf"{name} .*choose another run file"):
+        Run.create_or_open(tmp_path / "uv", SPEC)
+    assert {file.name: file.read_text()[:11] for file in tmp_path.iterdir()} == {name: "version = 1"}
+
+
+@pytest.mark.parametrize(("name", "left"), [("run.db.lock", b"12345"), ("run.db.new", b""), ("run.db.new", DATABASE)])
+def test_what_a_killed_process_left_is_no_hindrance(path, name, left):
+    path.with_name(name).write_bytes(left)
+    Run.create_or_open(path, SPEC).close()
+    assert os.listdir(path.parent) == ["run.db"]
 
 
 def in_a_process(script: str, *arguments: object) -> subprocess.Popen[str]:

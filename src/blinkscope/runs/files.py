@@ -34,6 +34,15 @@ def check_place(file: Path) -> None:
         check_header(file)
 
 
+def check_leftover(file: Path) -> None:
+    """Refuse to make a run file by way of a name at which something of the user's stands."""
+    if file.exists():
+        with file.open("rb") as stream:
+            head = stream.read(len(DATABASE))
+        if head not in (b"", DATABASE):
+            raise UserError(f"{file} is in the way while a run file is begun; move it, or choose another run file.")
+
+
 def check_header(path: Path) -> None:
     """Refuse, from its bytes alone, a file that is not a whole run file of a schema that we know.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blinkscope.errors import UserError
 
+PID_BYTES = 20  # at most, of what a lock holds
 _held: set[Path] = set()  # POSIX locks do not keep out the process that holds them; this does
 
 
@@ -50,8 +51,11 @@ class Lock:
     def _acquire(self) -> int:
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            if os.fstat(descriptor).st_size > PID_BYTES:
+                os.close(descriptor)
+                raise UserError(f"{self._path} is no lock of blinkscope; move it, or choose another run file.")
             if not _try_lock(descriptor):
-                owner = os.read(descriptor, 20).decode("ascii", "replace")
+                owner = os.read(descriptor, PID_BYTES).decode("ascii", "replace")
                 os.close(descriptor)
                 who = f"another process (pid {owner})" if owner.isdigit() else "another process"
                 raise UserError(f"{who} is working on {self._run_file}; wait for it or choose another file with -o.")

@@ -23,6 +23,7 @@ from blinkscope.estimate.source import JSON, Draw
 from blinkscope.runs.files import (
     check_content,
     check_header,
+    check_leftover,
     check_place,
     connect,
     failures,
@@ -262,6 +263,7 @@ class Run:
 def _create(file: Path, spec: Spec) -> None:
     """Write the spec into a new file that gets its name only when it is whole."""
     unfinished = file.with_name(file.name + ".new")
+    check_leftover(unfinished)
     unfinished.unlink(missing_ok=True)  # from a process that was killed here: we hold the lock
     try:
         connection = connect(unfinished, "create")
