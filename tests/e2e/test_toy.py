@@ -100,6 +100,9 @@ def test_ctrl_c_keeps_what_there_is_and_reports_it(tmp_path: Path) -> None:
     assert found["status"] == "interrupted"
     assert found["cost"]["continuations"] > 0
     assert b"Traceback" not in error
+    kept = f"interrupted; {found['cost']['continuations']:,} continuation"
+    assert kept in error.decode()
+    assert "the same command with -o run.db goes on from there" in error.decode()
 
 
 def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
@@ -163,6 +166,11 @@ BAD_INPUT = [
     (("locate", "x", "--model", "toy:fork", "--report", "nowhere/x.html"), "no folder nowhere"),
     (("locate", "x", "--model", "toy:fork", "--report", "."), "folder"),
     (("locate", "x", "--model", "toy:fork", "-o", "."), "folder"),
+    (("locate", "x", "--model", "toy:fork", "-o", ""), "the run file has no name"),
+    (("locate", "x", "--model", "nope", "--feature", "number"), "diffusion:NAME, diffusers:FOLDER, or replay:FILE."),
+    (("locate", "x", "--model", "replay:none.jsonl"), "no sense with replay:none.jsonl, whose prompt, labels"),
+    (("study", "distribution", "--model", "toy:fork", "--items", "0"), "items is 0; there must be at least 2"),
+    (("study", "distribution", "--model", "toy:fork", "--step", "0"), "step is 0; between two cuts"),
     (("locate", "x", "--model", "toy:fork", "--report", "x.html", "-o", "x.html"), "another name"),
     (("locate", "x", "--model", "toy:fork", "--device", "cpu"), "belong to models with weights in this process"),
     (("locate", "x", "--model", "smollm2"), "told apart with a feature"),  # before the model is loaded

@@ -383,6 +383,30 @@ def test_a_window_of_white_space_is_seen(
 
 
 @pytest.mark.browser
+def test_where_no_texts_were_recorded_nobody_is_sent_to_them(
+    browser: Browser, written: Callable[[Trace], Path]
+) -> None:
+    trace = sample.realistic()
+    bare = [dataclasses.replace(d, payload={k: v for k, v in d.payload.items() if k != "text"}) for d in trace.draws]
+    with visit(browser, written(dataclasses.replace(trace, draws=tuple(bare)))) as seen:
+        seen.page.click(token(trace.forks[0].position))
+        panel = seen.page.inner_text("#panel")
+        assert "was not recorded" in panel
+        assert "shown" not in panel
+        assert "Open an alternative" not in panel
+    assert seen.quiet
+
+
+@pytest.mark.browser
+def test_on_a_small_screen_a_legend_that_goes_on_is_shaded(browser: Browser, written: Callable[[Trace], Path]) -> None:
+    """What scrolls along with the names covers the shade where they end; the shade itself stays."""
+    style = "(() => { const s = getComputedStyle(document.querySelector('.instrument .legend')); return [s.{}]; })()"
+    with visit(browser, written(sample.realistic()), size=(500, 740)) as seen:
+        (layers,) = seen.page.evaluate(style.replace("{}", "backgroundAttachment"))
+        assert layers == "local, local, scroll, scroll"
+
+
+@pytest.mark.browser
 def test_text_and_plot_follow_each_other(browser: Browser, written: Callable[[Trace], Path]) -> None:
     trace = sample.realistic()
     with visit(browser, written(trace)) as seen:

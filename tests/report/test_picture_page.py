@@ -219,5 +219,5 @@ def test_a_result_without_pictures_to_show_opens_too(browser: Browser, trace: Tr
     bare = replace(trace, states=np.zeros((len(trace.posterior.index), 5)), draws=(), notes=("a note",))
     with visit(browser, write_report(bare, tmp_path / "bare.html")) as seen:
         assert seen.page.locator("canvas.picture").count() == 0
-        assert "a note" in seen.page.inner_text("main")
+        assert "A note" in seen.page.inner_text("main")
     assert seen.quiet

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blinkscope.report.text import csv_cell, shortened, told_apart, visible
+from blinkscope.report.text import csv_cell, sentence, shortened, told_apart, visible
 
 # Signs that are drawn over or around what follows, though Unicode calls them format characters.
 DRAWN = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
@@ -129,3 +129,10 @@ def test_labels_that_look_alike_are_shown_where_they_differ() -> None:
     ]
     other = "quite another long answer of 36 signs"
     assert told_apart((long[0], other, "no"), 24) == {text: shortened(text, 24) for text in (long[0], other, "no")}
+
+
+def test_a_note_becomes_a_sentence_unless_it_begins_with_a_name() -> None:
+    assert sentence("outside the theory: churn") == "Outside the theory: churn"
+    assert sentence("smollm2 has no such mark") == "smollm2 has no such mark"
+    assert sentence("'x' is read") == "'x' is read"
+    assert sentence("") == ""

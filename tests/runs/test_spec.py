@@ -38,6 +38,19 @@ def test_only_differing_keys_are_shown_by_their_dotted_path():
     ]
 
 
+def test_of_items_on_one_side_alone_the_number_is_said_and_no_digest():
+    stored = Spec({"items": {"1": "a" * 64, "2": "b" * 64}, "seed": 1}, {}, {})
+    more = Spec({"items": {"1": "a" * 64, "2": "c" * 64, "3": "d" * 64}, "seed": 1}, {}, {})
+    number, changed = identity_difference(stored, more)
+    assert number == Difference("items", "2 of them", "3 of them")
+    assert changed.key == "items.2"
+    assert [one.key for one in identity_difference(stored, Spec({"items": {"1": "a" * 64, "3": "b"}}, {}, {}))] == [
+        "items.2",
+        "items.3",
+        "seed",
+    ]
+
+
 def test_whole_and_decimal_spellings_of_a_number_are_the_same_but_true_is_not_one():
     assert differences({"temperature": 1}, {"temperature": 1.0}) == []
     assert differences({"x": True}, {"x": 1}) == [Difference("x", "True", "1")]

@@ -50,3 +50,18 @@ def test_a_vote_is_right_where_the_model_mostly_is(tmp_path: Path, monkeypatch: 
     engine = Counted(FORK)
     assert run_study(majority.STUDY, spec, tmp_path / "run.db", model=engine).to_json() == result.to_json()
     assert engine.written == []
+
+
+def test_where_no_way_was_right_none_is_called_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where there are too few questions for an interval, none is to be looked at."""
+    monkeypatch.setattr(majority, "transcript_of", lambda item, outcome: None)
+
+    def said(right: float) -> str:
+        ways = dict.fromkeys(majority.WAYS, right)
+        spent = {"generation": 9, "vote_tokens": 90, "tokens": 80}
+        outcome = {"question": "q", "has_window": True, **ways, **spent, "windows": []}
+        (sentence,) = majority.STUDY.result(CotSpec(items=1), Target(), [("q.1", outcome)]).sentences
+        return sentence
+
+    assert said(0.0) == "None of the ways was right, over 1 generation."
+    assert said(1.0).endswith(": single, before window, fork majority, plain vote; too few for an interval.")

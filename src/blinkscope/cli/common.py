@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from blinkscope.errors import UserError
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.outputs import check_file, is_stdout
+from blinkscope.plurals import counted
 from blinkscope.report.html import PAGE, write_report
 from blinkscope.report.terminal import print_trace
 from blinkscope.runs.files import check_place
@@ -63,6 +65,8 @@ def check_places(report: str | None, run: str | Path) -> None:
 
 def run_file(arguments: argparse.Namespace) -> Path:
     """The run file to write: the one that was named, or one named after the time in the current folder."""
+    if arguments.output == "":
+        raise UserError("the run file has no name; give one, for instance run.db, or leave -o out.")
     return Path(arguments.output or datetime.now().strftime("blinkscope-%Y-%m-%d-%H%M%S.db"))
 
 
@@ -86,4 +90,11 @@ def conclude(trace: Trace, run: Path, arguments: argparse.Namespace) -> int:
     """Write the result of a run, say where the run is, and return the exit status."""
     write(trace, arguments)
     print(f"run file: {run}", file=sys.stderr)
-    return 1 if trace.status == "interrupted" else 0
+    if trace.status == "interrupted":
+        kept = counted(trace.cost.continuations, "continuation")
+        print(
+            f"interrupted; {kept} kept, and the same command with -o {shlex.quote(str(run))} goes on from there",
+            file=sys.stderr,
+        )
+        return 1
+    return 0

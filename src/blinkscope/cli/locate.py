@@ -91,7 +91,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _recorded(arguments: argparse.Namespace) -> int:
-    why = ": prompt, labels and sampling of recorded rollouts are their own"
+    why = ", whose prompt, labels and sampling are its own"
     refuse_options(arguments, OF_MODELS, why)
     changes = target_changes(arguments)
     if arguments.plan:

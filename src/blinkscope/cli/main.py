@@ -31,6 +31,9 @@ COMMANDS = {
 }
 
 
+KEPT = "; what was drawn is kept in the run file, and the same command with -o and its name goes on from there"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the machine failed or was interrupted, 2 a user's mistake."""
     parsed = parse(arguments)
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"blinkscope: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("blinkscope: interrupted", file=sys.stderr)
+        print(f"blinkscope: interrupted{KEPT if parsed.command in ('locate', 'study') else ''}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of a pipe has left; there is nobody to tell.

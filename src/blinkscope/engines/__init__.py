@@ -198,7 +198,9 @@ def open_engine(
         scheme, rest = "http", spec
     if scheme not in SCHEMES:
         known = ", ".join(entry.example for entry in SCHEMES.values())
-        raise UserError(f"there is no model {spec!r}; a model is one of {known}, or replay:FILE.")
+        raise UserError(
+            f"there is no model {spec!r}; a model is one of {known}, diffusion:NAME, diffusers:FOLDER, or replay:FILE."
+        )
     return SCHEMES[scheme].open(rest, EngineOptions(device, dtype, batch_bytes, keys))
 
 

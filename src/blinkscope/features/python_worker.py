@@ -120,7 +120,7 @@ def _load(module_name: str, function_name: str) -> Callable[[Any], Any]:
         )
     there = [name for name in vars(module) if not name.startswith("_") and callable(getattr(module, name))]
     close = difflib.get_close_matches(function_name, there, n=1, cutoff=0) if there else []
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise LookupError(f"module {module_name!r} has no function {function_name!r}{hint}")
 
 

@@ -30,6 +30,7 @@ from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER, TRUNCATED, UNPARSED
 from blinkscope.outputs import Kind, written
 from blinkscope.report import picture_page, summary
+from blinkscope.report.text import sentence
 from blinkscope.window import TokenWindow, default_max_width
 
 STYLES = ("vendor/uPlot.min.css", "assets/report.css")
@@ -135,7 +136,7 @@ def report_data(trace: Trace) -> dict[str, Any]:
         **result,
         "settings": dict(trace.settings),
         "question": summary.question(trace),
-        "notes": [*trace.notes, *agreement],
+        "notes": [*map(sentence, trace.notes), *agreement],
         "answer": answer(trace),
         "finding": finding(trace),
         "target": {"delta": trace.target.delta, "max_width": width, "level": trace.target.level},

@@ -13,6 +13,7 @@ from blinkscope.estimate.source import Draw
 from blinkscope.estimate.trace import Trace
 from blinkscope.feature import OTHER
 from blinkscope.report import pictures, trees
+from blinkscope.report.text import sentence
 
 SCRIPTS = (
     "vendor/uPlot.iife.min.js",
@@ -32,6 +33,7 @@ def picture_data(trace: Trace) -> dict[str, Any]:
     return {
         **result,
         "settings": dict(trace.settings),
+        "notes": [sentence(note) for note in trace.notes],
         "subject": pictures.subject(trace),
         "answer": pictures.answer(trace),
         "finding": pictures.finding(trace),

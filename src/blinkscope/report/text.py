@@ -99,6 +99,12 @@ def _from(line: str, start: int, width: int) -> str:
     return f"{line[:head]}…{rest}" if len(rest) <= room else f"{line[:head]}…{rest[: room - 1]}…"
 
 
+def sentence(words: str) -> str:
+    """A note as a sentence of its own: with a capital, unless it begins with a name that has none."""
+    first, *_ = words.split(maxsplit=1) or [""]
+    return words[:1].upper() + words[1:] if first.rstrip(",:;").isalpha() else words
+
+
 def blanks(text: str) -> str:
     """White space, each character as a sign that can be seen."""
     return "".join(BLANKS.get(character) or _spelled(character) for character in text)

@@ -59,7 +59,17 @@ class Difference:
 
 def identity_difference(stored: Spec, asked: Spec) -> list[Difference]:
     """Where the identities of two specs disagree, in the order of the keys."""
-    return differences(stored.identity, asked.identity)
+    before, now = stored.identity.get("items"), asked.identity.get("items")
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)) or len(before) == len(now):
+        return differences(stored.identity, asked.identity)
+    # Digests of items that are on one side alone say nothing to a person; how many there are does.
+    both = before.keys() & now.keys()
+    old, new = (
+        {**spec.identity, "items": {name: items[name] for name in both}}
+        for spec, items in ((stored, before), (asked, now))
+    )
+    number = Difference("items", f"{len(before):,} of them", f"{len(now):,} of them")
+    return sorted([*differences(old, new), number], key=lambda difference: difference.key)
 
 
 def differences(stored: JSON | Mapping[str, JSON], asked: JSON | Mapping[str, JSON], key: str = "") -> list[Difference]:

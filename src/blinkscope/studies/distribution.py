@@ -53,11 +53,12 @@ class DistributionSpec:
         check_eps(self.eps)
         if self.feature is not None:
             open_feature(self.feature)
-        if self.items < 2 or self.step < 1 or self.labels < 2:
-            raise UserError(
-                f"items, step and labels are {self.items}, {self.step} and {self.labels}; there must be at least 2 "
-                "generations, 1 token between two cuts, and 2 labels."
-            )
+        if self.items < 2:
+            raise UserError(f"items is {self.items}; there must be at least 2 generations.")
+        if self.step < 1:
+            raise UserError(f"step is {self.step}; between two cuts there must be at least 1 token.")
+        if self.labels < 2:
+            raise UserError(f"labels is {self.labels}; at least 2 outcomes must be kept apart.")
 
 
 def cuts(cap: int, step: int) -> tuple[int, ...]:

@@ -114,7 +114,8 @@ def _result(spec: CotSpec, target: Target, found: Sequence[tuple[str, Mapping[st
     best = max(row["accuracy"] for row in rows)
     first = ", ".join(row["way"].replace("_", " ") for row in rows if row["accuracy"] == best)
     over = counted(len(found), "generation")
-    said = f"Highest accuracy over {over}: {first}; look at the intervals before you believe it."
+    doubt = "look at the intervals before you believe it" if rows[0]["low"] is not None else "too few for an interval"
+    said = f"Highest accuracy over {over}: {first}; {doubt}." if best else f"None of the ways was right, over {over}."
     transcripts = tuple(transcript_of(item, outcome) for item, outcome in found)
     return Findings(summary, {"ways": rows, "items": items}, (said,), transcripts)
 

@@ -19,6 +19,7 @@ const report = (() => {
   }
   const everyToken = curve.position.length === tokens.length + 1;
   const moved = (i) => change[before[i]] ?? 0;
+  const written = data.continuations.some(({ texts }) => texts.length > 0); // recordings may have outcomes alone
   const forksAt = new Map();
   for (const fork of data.continuations) {
     if (!forksAt.has(fork.position)) forksAt.set(fork.position, []);
@@ -154,7 +155,7 @@ const report = (() => {
   function Outcome({ fork, k, n }) {
     const texts = fork.texts.filter((text) => text.label === k);
     const told = texts.reduce((sum, text) => sum + text.times, 0);
-    const shown = told < n ? `, ${whole(told)} shown` : "";
+    const shown = written && told < n ? `, ${whole(told)} shown` : "";
     return html`<div class="outcome">
       <h4><${Label} k=${k} /><span class="small">${count(n, "continuation")}${shown}</span></h4>
       <ul>${texts.map((text) => html`<${Continuation} text=${text} fork=${fork} />`)}</ul>
@@ -195,7 +196,8 @@ const report = (() => {
     const rest = token.off_path - forks.reduce((sum, fork) => sum + fork.p, 0);
     const advice = free
       ? "The model went on freely from here; its continuations, by first token."
-      : "Open an alternative for what the model wrote after it.";
+      : written ? "Open an alternative for what the model wrote after it."
+        : "What the model wrote after an alternative was not recorded; what came of it was.";
     const nothing = token.off_path === 0
       ? "No other token was possible here."
       : "No continuation was drawn here: too little hangs on it.";
@@ -335,8 +337,8 @@ const report = (() => {
       The bands hold ${percent(curve.level)} of the joint draws of the curve: that much is not known because only so
       many continuations were drawn. ${data.truth ? "The dotted lines are the exact curve. " : ""}
       A token's forks are the alternatives from which continuations were drawn, each with its probability under the
-      sampling settings, what came out, and at most ${count(data.excerpt.texts, "text")} for each outcome, the most
-      frequent first, shortened in the middle. The run file holds them all.
+      sampling settings, what came out${written && html`, and at most ${count(data.excerpt.texts, "text")} for each
+      outcome, the most frequent first, shortened in the middle. The run file holds them all`}.
     </p>
     <p>
       Drag across the plot to look closer and double-click to return. Characters that would be invisible or reorder the
