@@ -70,6 +70,7 @@ def content(folder: Path) -> dict[str, bytes]:
         (("show", "sc.db", "--plot", "run.svg"), "run.svg is a run file"),
         (("show", "run.db", "--report", "chat.txt"), "chat.txt is no HTML page"),
         (("report", "run.db", "-o", "link.jsonl"), "link.jsonl is read by this command"),
+        (("report", "run.db", "-o", "x" * 300), "cannot be written: File name too long"),
         ((*LOOK, "--report", "chat.html", "-o", "new.db"), "chat.html is read by this command"),
     ],
     ids=lambda x: " ".join(x)[:70] if isinstance(x, tuple) else "",

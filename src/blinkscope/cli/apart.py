@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from blinkscope.errors import BlinkscopeError, UserError
@@ -33,7 +33,7 @@ def check_apart(arguments: argparse.Namespace) -> None:
             )
     if given["command"] in ("locate", "study") or given.get("detect") == "score":
         places.pop("output", None)  # the run file, which is gone on with
-    existing = [place for place in places.values() if Path(place).is_file()]
+    existing = [place for place in places.values() if os.path.isfile(place)]
     read = _names({name: value for name, value in given.items() if name not in OPTIONS})
     for name in read if existing else ():
         for place in existing:
