@@ -62,7 +62,8 @@ class Shelf(Protocol):
 class Keeper:
     """Draws of one generation and the time they take, on their way into a run; without a run they are only counted.
 
-    A draw is durable half a second after it was finished at the latest, so that small batches do not wait for the disk.
+    Draws are stored with the first that is finished half a second after the last were stored, and at the end, so that
+    small batches do not wait for the disk. The last ones of a burst wait for the next draw.
 
     generation: number of the generation within its run. model_seconds: how long the model has worked so far.
     """
