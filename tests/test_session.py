@@ -17,6 +17,7 @@ from blinkscope.report.html import write_report
 from blinkscope.reread import stored
 from blinkscope.session import locate
 from tests.engines import tiny
+from tests.studies.counted import Counted
 
 MODEL = "toy:fork"
 
@@ -180,3 +181,12 @@ def test_a_raised_budget_gives_the_draws_of_the_larger_budget_at_once(
     locate(model, "Where to?", run=run, continuations=budget, **asked)
     raised = locate(model, "Where to?", run=run, continuations=120, **asked)
     assert raised.draws == locate(model, "Where to?", continuations=120, **asked).draws
+
+
+def test_a_function_that_is_not_there_shows_before_the_generation_is_made() -> None:
+    engine = Counted(MODEL)
+    with pytest.raises(UserError, match="feature 'python:nope:f': there is no module 'nope'"):
+        locate(engine, "x", feature="python:nope:f")
+    assert engine.written == []
+    with pytest.raises(UserError, match="the model of judge:strongreject@nope cannot be opened: there is no model"):
+        locate(engine, "x", feature="judge:strongreject@nope")

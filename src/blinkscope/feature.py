@@ -41,6 +41,15 @@ class Listing(Protocol):
     def labels(self) -> tuple[str, ...]: ...
 
 
+@runtime_checkable
+class Starting(Protocol):
+    """A feature that loads something before its first label, in whose name a user may have made a mistake."""
+
+    def start(self) -> None:
+        """Load it now; that it was loaded before changes nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Reply:
     """A finished reply of a language model, as a feature reads it.
@@ -51,6 +60,12 @@ class Reply:
 
     text: str
     finished: bool
+
+
+def start(feature: Feature[SampleT]) -> None:
+    """Have a mistake in what the feature loads show now, before any work."""
+    if isinstance(feature, Starting):
+        feature.start()
 
 
 def label_of(feature: Feature[Reply], reply: Reply) -> str:

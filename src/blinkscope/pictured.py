@@ -200,6 +200,7 @@ def labeller(question: PictureQuestion, model: PictureModel) -> tuple[Labeller, 
         if scheme != "python":
             raise UserError(f"there is no feature {asked!r} of pictures; use class or python:MODULE:FUNCTION.")
         function = PythonFunction.open(rest)
+        function.start()
         return lambda pictures: [function.label_array(picture) for picture in pictures], function.name
     return asked, f"callable:{getattr(asked, '__qualname__', type(asked).__qualname__)}"
 

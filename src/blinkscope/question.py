@@ -101,6 +101,11 @@ def check_labels_and_seed(question: Seeded) -> None:
         raise UserError(f"the seed is {question.seed}; it must be a whole number from 0 on.")
 
 
+def check_sampling(**changes: Any) -> None:
+    """Refuse settings of a sampler that make no sense, whatever the model."""
+    Sampling(**changes)
+
+
 def sort_options(
     kind: type[Any], target: Target | None, options: Mapping[str, Any], refusal: Callable[[str, Sequence[str]], str]
 ) -> tuple[dict[str, Any], Target]:

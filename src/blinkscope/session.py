@@ -24,7 +24,7 @@ from blinkscope.estimate.record import MethodOptions, PathRecord
 from blinkscope.estimate.recursion import Recursion
 from blinkscope.estimate.source import JSON, Source
 from blinkscope.estimate.trace import Step, Target, Trace
-from blinkscope.feature import Feature, Reply, label_of
+from blinkscope.feature import Feature, Reply, label_of, start
 from blinkscope.features import FEATURES, feature_of, open_feature
 from blinkscope.features.judge import JUDGE_TOKENS, Answer, Judge
 from blinkscope.keeper import Keeper, keeping, provenance
@@ -289,7 +289,12 @@ def judge_of(feature: Feature[Reply], engine: Engine, options: Mapping[str, Any]
         from blinkscope.engines.servers.chat import open_chat
 
         return open_chat(feature.model, JUDGE_TOKENS)
-    return partial(_judgement, open_model(feature.model, options))
+    try:
+        return partial(_judgement, open_model(feature.model, options))
+    except MissingExtra:
+        raise
+    except UserError as error:
+        raise UserError(f"the model of {feature.name} cannot be opened: {error}") from error
 
 
 def handed_judge(feature: Feature[Reply], judge: Answer | None, request: str) -> Feature[Reply]:
@@ -363,6 +368,7 @@ def _writer(
 
 def _fresh(question: Question, base: Writer, feature: Feature[Reply]) -> tuple[PathRecord, Writer, Score]:
     """Find or make the generation, score it and write down what its analysis needs."""
+    start(feature)
     engine, sampling = base.engine, base.sampling
     transcript = question.transcript
     given = base.path if transcript is None else transcript_path(engine, base.path.context, transcript, sampling)

@@ -216,6 +216,17 @@ def test_a_method_that_draws_to_no_error_is_said_to_reach_none(folder: Path, met
     assert result("show", "run.db", cwd=folder)["summary"]["reached_error"] is None
 
 
+def test_the_same_draws_have_one_error_in_a_run_and_in_a_study(folder: Path) -> None:
+    """All that was recorded is drawn, in whatever order; in the study it is done under another number."""
+    tokens, resamples = (RecordedToken(" t", None),) * 2, tuple(Resample(s, {"a": 21 + s, "b": 9 - s}) for s in (0, 1))
+    write_rollouts([Item(id, "which?", tokens, "a", (), resamples) for id in ("q0", "q1")], folder / "free.jsonl")
+    model = ("--model", "replay:free.jsonl")
+    one = result("locate", *model, "--item", "q1", "-o", "one.db", cwd=folder)
+    second = result("study", "replay", *model, "-o", "all.db", cwd=folder)["items"][1]
+    assert one["cost"]["continuations"] == second["continuations"] == 60
+    assert one["error"]["reached_max"] == second["error"] > 0
+
+
 @pytest.mark.parametrize("of", ["run", "study"])
 @pytest.mark.parametrize("option", [("--error", "0.1"), ("--estimator", "pooled"), ("--max-width", "3")])
 def test_reading_again_refuses_what_the_method_does_not_look_at(folder: Path, of: str, option: tuple[str, str]) -> None:

@@ -9,7 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from blinkscope import locate
+from blinkscope.cli.locate import _announce
 from blinkscope.estimate.loop import Progress
+from blinkscope.estimate.predict import Prediction
+from blinkscope.estimate.record import MethodOptions
 from blinkscope.estimate.trace import Cost, Target, Trace
 from blinkscope.plurals import counted, share_of
 from blinkscope.report import study, summary
@@ -165,6 +169,26 @@ def test_no_window_is_an_answer():
         f"No window: the outcome never moves by 0.50 within {width} tokens; "
         f"its largest move is {change:.2f} (tokens kept {a} to {b})." in text
     )
+
+
+def test_the_grid_has_windows_where_the_outcome_rises_from_row_to_row():
+    grid = locate("toy:fork", "Which way?", method=MethodOptions("grid", (0.0, 0.5), 20), delta=0.99)
+    rises = np.diff(grid.curve[:, grid.labels.index(grid.final_label)])
+    a = int(rises.argmax())
+    rows = [0, 30, 60]
+    assert (
+        f"No window: P({grid.final_label}) never rises by more than 0.99 from one row to the next; "
+        f"its largest rise is {rises[a]:.2f} (tokens kept {rows[a]} to {rows[a + 1]})." in words(printed(grid))
+    )
+
+
+def test_the_usual_range_of_a_cost_holds_the_cost(capsys: pytest.CaptureFixture[str]):
+    """The limits are rounded to two digits, the prediction is not."""
+    for tokens, said in (((35, 105), "35 to 105"), ((108, 220), "105 to 220")):
+        seen = []
+        locate("toy:fork", "x", announce=seen.append, continuations=1)
+        _announce(replace(seen[0], prediction=Prediction(30, 105, tokens)))
+        assert f"105 generated tokens (eight runs in ten: {said})" in capsys.readouterr().err
 
 
 def test_a_sampler_that_cannot_fork_is_an_answer():

@@ -171,6 +171,10 @@ def test_what_makes_no_sense_is_refused() -> None:
         CotSpec(method="guess")
     with pytest.raises(UserError, match="samples"):
         CotSpec(samples=0)
+    with pytest.raises(UserError, match=r"temperature is -1\.0; it must be 0 \(greedy\) or a positive number"):
+        CotSpec(temperatures=(0.5, -1.0))
+    with pytest.raises(UserError, match=r"temperature is -1\.0; it must be 0 \(greedy\) or a positive number"):
+        Asking(temperature=-1.0)
     with pytest.raises(UserError, match=r"at each of the temperatures 0\.5, 1"):
         question_list(CotSpec(temperatures=(0.5, 1.0), asking=Asking(temperature=0.2)))
 

@@ -43,6 +43,26 @@ SPEC = DistributionSpec(
 )
 
 
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (("--prompt", " "), "the prompt is empty; give the text of a user's turn."),
+        (("--feature", "python:nope:f"), "there is no module 'nope'"),
+        (("--temperature", "-1"), "temperature is -1.0; it must be 0 (greedy) or a positive number."),
+        (
+            ("--feature", "judge:strongreject@nope"),
+            "the model of judge:strongreject@nope cannot be opened: there is no",
+        ),
+    ],
+)
+def test_a_mistake_in_the_question_is_said_before_any_item(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake: tuple[str, str], said: str
+) -> None:
+    assert main(["study", "distribution", "--model", "toy:fork", *mistake, "-o", str(tmp_path / "run.db")]) == 2
+    assert capsys.readouterr().err.count(said) == 1
+    assert not (tmp_path / "run.db").exists()
+
+
 def test_it_equals_the_exact_world(tmp_path: Path) -> None:
     """Every limit is at level 1 - 1e-8: over 26 of them a false alarm has probability below 1e-6."""
     world = create_world("critical-token", {"length": 12, "agree": 4, "width": 2, "leak": 0.05})

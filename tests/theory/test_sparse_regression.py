@@ -16,6 +16,7 @@ from scipy.stats import norm
 from blinkscope.critical import critical_window
 from blinkscope.divergence import Estimate
 from blinkscope.errors import UserError
+from blinkscope.worlds.report import world_json
 from blinkscope.worlds.sparse_regression import SparseRegression
 
 SIGNAL, NULL = ("signal",), ("null",)
@@ -124,6 +125,17 @@ def test_default_window_and_the_paper_s_threshold() -> None:
     assert window.t_before == next(t for t, v in zip(range(30, 41), values, strict=True) if v.value <= 0.1)
 
 
+def test_a_law_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window's report asks for the same one again and again, and each is seconds of work at large size."""
+    drawn: list[float] = []
+    draw = SparseRegression._draw
+    monkeypatch.setattr(SparseRegression, "_draw", lambda self, t, between: drawn.append(t) or draw(self, t, between))
+    world = SparseRegression(12, 2, 0.3, observations=12)
+    world_json(world, 0.1)
+    world_json(world, 0.1)
+    assert 5 < len(drawn) <= 13 + 3  # the index has 13 times, and three questions have a law between two label sets
+
+
 def test_common_random_numbers_only_cut_contexts_shorter() -> None:
     world = SparseRegression(10, 2, 0.3, observations=6)
     long, short = (world.sample(np.random.default_rng(3), "signal", t, 4) for t in (0, 4))
@@ -138,7 +150,8 @@ def test_common_random_numbers_only_cut_contexts_shorter() -> None:
         ({"noise": 0.0}, "noise is 0.0"),
         ({"noise": math.inf}, "noise is inf"),
         ({"observations": 0}, "observations is 0"),
-        ({"dim": 1000, "sparsity": 4}, r"4\.14e\+10 supports would take about 1e\+11 multiplications"),
+        ({"dim": 1000, "sparsity": 4}, r"4\.14e\+10 supports would take about 1\.3e\+11 multiplications"),
+        ({"dim": 2000}, r"2e\+06 supports would take about 2\.9e\+08 multiplications, more than the 2\.7e\+08 allowed"),
         ({"dim": 20_000, "sparsity": 1}, "one context .* GiB"),
     ],
 )

@@ -142,6 +142,7 @@ def _announce(plan: Plan) -> None:
     )
     if expected.usual is not None:
         low, high = (int(float(f"{tokens:.2g}")) for tokens in expected.usual)  # a guess is no better
+        low, high = min(low, expected.generated_tokens), max(high, expected.generated_tokens)
         about += f" (eight runs in ten: {low:,} to {high:,})"
     print(f"{_places(plan)}; {about}{already}", file=sys.stderr)
     if each is not None:

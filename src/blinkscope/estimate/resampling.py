@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from blinkscope.divergence import total_variation
 from blinkscope.errors import UserError
@@ -102,16 +102,28 @@ def _rows(draws: Sequence[Draw], method: Grid | Bisection) -> Posterior:
     counts = count(draws, labels, rows).sum(axis=1)
     final = np.asarray([[label == method.final_label for label in labels]], dtype=float)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Independent rows, each under a Dirichlet prior whose mean is the average over the rows.
+    alpha = counts + (STRENGTH * share.mean(axis=0) if len(share) else share)
     rng = streams.stream(method.seed, streams.BANDS, method.generation)
     certain = np.broadcast_to(final, (JOINT_DRAWS, *final.shape))
-    joint = np.concatenate([_dirichlet(counts, share, rng), certain], axis=1)
-    return Posterior(np.asarray([*rows, steps], dtype=float), labels, np.concatenate([share, final]), joint)
+    return Posterior(
+        np.asarray([*rows, steps], dtype=float),
+        labels,
+        np.concatenate([share, final]),
+        np.concatenate([_dirichlet(alpha, rng), certain], axis=1),
+        deviation=np.concatenate([_dirichlet_sd(alpha), np.zeros_like(final)]),
+    )
 
 
 def _dirichlet(
-    counts: Int[np.ndarray, "rows labels"], share: Float[np.ndarray, "rows labels"], rng: np.random.Generator
+    alpha: Float[np.ndarray, "rows labels"], rng: np.random.Generator
 ) -> Float[np.ndarray, "draws rows labels"]:
-    """Independent posterior draws for each row under a Dirichlet prior whose mean is the average over the rows."""
-    prior = STRENGTH * share.mean(axis=0) if len(share) else share
-    gamma = rng.standard_gamma(np.broadcast_to(prior + counts, (JOINT_DRAWS, *counts.shape)))
+    """Joint draws, independent from row to row."""
+    gamma = rng.standard_gamma(np.broadcast_to(alpha, (JOINT_DRAWS, *alpha.shape)))
     return np.asarray(gamma / gamma.sum(axis=2, keepdims=True))
+
+
+def _dirichlet_sd(alpha: Float[np.ndarray, "rows labels"]) -> Float[np.ndarray, "rows labels"]:
+    """Standard deviations of the same laws: the same draws have one error, whatever stream the joint draws are of."""
+    total = alpha.sum(axis=1, keepdims=True)
+    return np.asarray(np.sqrt(alpha * (total - alpha) / (total**2 * (total + 1))))

@@ -36,8 +36,8 @@ _FIRST_WORDS = 60
 class PythonFunction:
     """A function ``str -> str | None`` at the top level of an importable module, run in a worker process.
 
-    The module is looked for where Python looks, the current folder first. The worker starts with the first reply,
-    serves all others and ends with this process. What the function prints goes to stderr.
+    The module is looked for where Python looks, the current folder first. The worker starts with ``start``, or with
+    the first reply, serves all others and ends with this process. What the function prints goes to stderr.
 
     time_limit: seconds for one reply; then the worker is killed. Importing the module has ``IMPORT_TIME_LIMIT``.
 
@@ -72,6 +72,10 @@ class PythonFunction:
     def name(self) -> str:
         return f"python:{self.module}:{self.function}"
 
+    def start(self) -> None:
+        """Start the worker, which finds the function."""
+        self._found(self._worker.start())
+
     def label(self, reply: Reply) -> str | None:
         return self._label({"text": well_formed(reply.text)}, _beginning(reply))
 
@@ -82,12 +86,16 @@ class PythonFunction:
         return self._label({"array": content, "shape": list(array.shape)}, shown)
 
     def _label(self, content: dict[str, Any], shown: str) -> str | None:
-        answer = self._worker.ask(content, self.time_limit)
-        if "missing" in answer:
-            raise UserError(f"feature {self.name!r}: {answer['missing']}.")
+        answer = self._found(self._worker.ask(content, self.time_limit))
         if "trouble" in answer:
             raise _trouble(self.name, answer["trouble"], shown)
         return _checked(self.name, answer["label"], shown)
+
+    def _found(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The worker's answer, where it is not that there is no such function."""
+        if "missing" in answer:
+            raise UserError(f"feature {self.name!r}: {answer['missing']}.")
+        return answer
 
 
 def feature_of(function: Callable[[str], str | None]) -> Feature[Reply]:
@@ -143,16 +151,19 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
+    def start(self) -> dict[str, Any]:
+        """Start the process where it does not run; what is ``missing``, or nothing."""
+        with self._lock:
+            return self._start()
+
     def ask(self, content: dict[str, Any], time_limit: float) -> dict[str, Any]:
         """The worker's answer about one ``text`` or ``array``: ``label``, ``trouble`` or ``missing``."""
         with self._lock:
-            if self._process is None:
-                greeting = self._start()
-                if greeting:
-                    return greeting
-            return self._exchange(content, time_limit)
+            return self._start() or self._exchange(content, time_limit)
 
     def _start(self) -> dict[str, Any]:
+        if self._process is not None:
+            return {}
         try:
             # -P: the folder of the script is not put on the path. A session of its own: Ctrl-C reaches us, not the
             # worker, and what it starts can be ended with it.

@@ -100,6 +100,8 @@ def _no_window(trace: Trace) -> str:
             "Not enough was drawn to tell: no window was found, but positions left out may move the outcome by "
             f"{trace.skipped_weight:.2f}."
         )
+    if trace.settings.get("method") == "grid":
+        return _no_rise(trace)
     width = trace.target.max_width or default_max_width(len(trace.steps))
     start, end, change = largest_change(trace, width)
     never = "the outcome never moves by" if trace.target.until == "error" else "nowhere does the curve move by"
@@ -112,6 +114,22 @@ def _no_window(trace: Trace) -> str:
     if change == 0:
         return f"{said}."
     return f"{said}; its largest move is {change:.2f} (tokens kept {start} to {end})."
+
+
+def _no_rise(trace: Trace) -> str:
+    """The same for a curve of the grid, which is read by the rises from one of its rows to the next."""
+    index, delta = trace.posterior.index.astype(int), trace.target.delta
+    rises = np.diff(trace.curve[:, trace.labels.index(trace.final_label)])
+    a = int(np.argmax(rises))
+    rise, where = float(rises[a]), f"(tokens kept {index[a]} to {index[a + 1]})"
+    if rise > delta:
+        return (
+            f"No window is likely enough to list: fewer than half of the joint draws confirm the largest rise, "
+            f"{rise:.2f} {where}; more resamples would tell."
+        )
+    final = shortened(trace.final_label, LABEL_WIDTH)
+    said = f"No window: P({final}) never rises by more than {delta:.2f} from one row to the next"
+    return f"{said}; its largest rise is {rise:.2f} {where}." if rise > 0 else f"{said}."
 
 
 def largest_change(trace: Trace, width: float) -> tuple[int, int, float]:

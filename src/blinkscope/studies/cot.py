@@ -18,7 +18,7 @@ from blinkscope.estimate.record import DEFAULT_FRACTIONS, MethodOptions
 from blinkscope.estimate.source import JSON, Draw
 from blinkscope.estimate.trace import Target, Trace
 from blinkscope.plurals import counted
-from blinkscope.question import Question, messages
+from blinkscope.question import Question, check_sampling, messages
 from blinkscope.replies import Ask, Beginning, Path, draw_replies
 from blinkscope.reread import stored_generation
 from blinkscope.runs.store import Run
@@ -73,6 +73,8 @@ class CotSpec:
         self.options  # noqa: B018  # refuses what there is not
         if self.items < 1 or self.samples < 1:
             raise UserError(f"items and samples are {self.items} and {self.samples}; each must be at least 1.")
+        for temperature in self.temperatures:
+            check_sampling(temperature=temperature)
         logs = [source.endswith(".eval") for source in self.data]
         if self.score is not None and not any(logs):
             raise UserError(f"score is {self.score!r}, which picks samples of a log; the data names no FILE.eval.")

@@ -11,6 +11,7 @@ from blinkscope.critical import check_eps
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
+from blinkscope.feature import start
 from blinkscope.features import open_feature
 from blinkscope.plurals import counted
 from blinkscope.replies import Beginning, draw_generation, draw_replies
@@ -27,7 +28,7 @@ from blinkscope.studies.mixtures import (
     window_rows,
 )
 from blinkscope.studies.prefill import replies_each
-from blinkscope.studies.specs import Asking
+from blinkscope.studies.specs import Asking, check_prompt
 from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
 from blinkscope.studies.transcripts import Transcript, plain
 
@@ -50,6 +51,7 @@ class DistributionSpec:
     target: Target = field(default_factory=lambda: Target(error=0.2))
 
     def __post_init__(self) -> None:
+        check_prompt(self.prompt)
         check_eps(self.eps)
         if self.feature is not None:
             open_feature(self.feature)
@@ -151,6 +153,7 @@ def window_sentence(row: Row) -> str:
 def _prepare(spec: DistributionSpec, engine: Any, options: Mapping[str, Any] | None) -> Any:
     """The feature, with the model that judges where it is a judge: a mistake in it shows before anything is drawn."""
     feature = feature_for(engine, spec.feature)
+    start(feature)
     return handed_judge(feature, judge_of(feature, engine, options), spec.prompt)
 
 

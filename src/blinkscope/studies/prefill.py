@@ -19,7 +19,7 @@ from jaxtyping import Float
 from blinkscope.errors import UserError
 from blinkscope.estimate.source import JSON
 from blinkscope.estimate.trace import Target
-from blinkscope.feature import TRUNCATED, UNPARSED, Listing
+from blinkscope.feature import TRUNCATED, UNPARSED, Listing, start
 from blinkscope.features import open_feature
 from blinkscope.features.judge import Judge, score_of
 from blinkscope.plurals import counted
@@ -251,8 +251,10 @@ def _transcripts(item: str, outcome: Mapping[str, Any]) -> list[Transcript]:
 
 
 def _judge(spec: PrefillSpec, engine: Any, options: Mapping[str, Any] | None) -> Any:
-    """The judge's model, opened before any work so that a mistake in its name shows at once."""
-    return judge_of(open_feature(spec.feature), engine, options)
+    """The judge's model. A mistake in its name, or in that of a function, shows before any work."""
+    feature = open_feature(spec.feature)
+    start(feature)
+    return judge_of(feature, engine, options)
 
 
 def _items(spec: PrefillSpec) -> list[StudyItem]:

@@ -18,7 +18,7 @@ from blinkscope.feature import Reply
 from blinkscope.replies import Beginning, Path, draw_replies
 from blinkscope.studies.intervals import share_interval
 from blinkscope.studies.prefill import replies_each
-from blinkscope.studies.specs import Asking
+from blinkscope.studies.specs import Asking, check_prompt
 from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
 
 AGAIN, ANOTHER = "again", "another"
@@ -37,6 +37,7 @@ class RepeatSpec:
     target: Target = field(default_factory=lambda: Target(error=0.1))
 
     def __post_init__(self) -> None:
+        check_prompt(self.prompt)
         for word in self.words:
             if _WORD.fullmatch(word) is None:
                 raise UserError(f"{word!r} is not one word; give words of letters and digits.")

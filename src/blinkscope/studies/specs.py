@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from blinkscope.errors import UserError
+from blinkscope.question import check_sampling
 
 SpecT = TypeVar("SpecT")
 
@@ -32,12 +33,21 @@ class Asking:
     stop: tuple[str, ...] = ()
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_sampling(**self.sampling)
+
     @property
     def sampling(self) -> dict[str, Any]:
         """What is not left to the model's own settings."""
         names = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return given | ({"stop": self.stop} if self.stop else {})
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse a prompt that asks for nothing."""
+    if not prompt.strip():
+        raise UserError("the prompt is empty; give the text of a user's turn.")
 
 
 def to_toml(study: str, spec: Any) -> str:

@@ -21,7 +21,7 @@ from blinkscope.studies.blanks import Fill, Form, enumerate_fills, laws_along
 from blinkscope.studies.distribution import continued, cuts, same_rows, transcripts_of, window_sentence
 from blinkscope.studies.mixtures import Generations, curve_rows, generations_of, kept_index, tree_rows, window_rows
 from blinkscope.studies.prefill import replies_each
-from blinkscope.studies.specs import Asking
+from blinkscope.studies.specs import Asking, check_prompt
 from blinkscope.studies.study import Desk, Findings, Row, Study, StudyItem
 
 STORY = """Plan a story. Write one word on each line: the hero, the place, what the hero carries, and the animal.
@@ -69,6 +69,7 @@ class StructuredSpec:
     target: Target = field(default_factory=lambda: Target(error=0.12))
 
     def __post_init__(self) -> None:
+        check_prompt(self.prompt)
         Form(self.blanks)
         check_eps(self.eps)
         if self.items < 2 or self.step < 1:

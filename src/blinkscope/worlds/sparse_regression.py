@@ -45,7 +45,8 @@ from blinkscope.worlds.world import (
 
 DRAWS, FEWEST = 4096, 256  # contexts in an average: as many as keep it below WORK, within these limits
 WORK = 2**33  # multiplications in an average
-LARGEST = 2**32  # multiplications in one context: a second or more, and FEWEST of them make an average
+LARGEST = 2**28  # multiplications in one context: FEWEST of them make an average, and a window takes a dozen averages
+LISTED = 64  # multiplications that a pair's own term is worth: it is looked up, and an exponential
 BLOCK = 2**18  # numbers in the contexts, or in their inner products, that are worked on at a time
 LOWEST = -700.0  # e^LOWEST is nothing beside 1; below it exp becomes denormal and ten times as slow
 UNDERFLOW = 650.0  # terms that are e^{-UNDERFLOW} of the largest may be lost; further down, doubles lose digits
@@ -79,8 +80,9 @@ class SparseRegression:
         check_memory(32 * self.dim * (self.dim + self.observations), "one context and its inner products")
         if self.cost > LARGEST:
             raise UserError(
-                f"a sum over {self.supports:.3g} supports would take about {self.cost:.1g} multiplications, more than "
-                f"the {LARGEST:.1g} allowed; choose a smaller dim or sparsity."
+                f"a sum over {self.supports:.3g} supports would take about {self.cost:.2g} multiplications, more than "
+                f"the {LARGEST:.2g} allowed, since a window takes thousands of such sums; choose a smaller dim or "
+                "sparsity."
             )
 
     @property
@@ -96,7 +98,8 @@ class SparseRegression:
     def cost(self) -> float:
         """Multiplications behind one posterior, about: a product of matrices for each choice of the least members."""
         s, k = self.dim, self.sparsity
-        return float(s**2 * self.observations + (math.comb(s, k - 3) * (s / max(1, k - 2)) ** 3 if k > 2 else 0))
+        terms = LISTED * self.supports if k < 3 else math.comb(s, k - 3) * (s / (k - 2)) ** 3
+        return float(s**2 * self.observations + terms)
 
     @property
     def threshold(self) -> float:
@@ -126,7 +129,13 @@ class SparseRegression:
         return np.stack([expit(log_ratio), expit(-log_ratio)], axis=-1)
 
     def law(self, t: float, between: tuple[Labels, Labels] | None = None) -> Posterior:
-        """Draws of the observations left, the same but for those removed at every t."""
+        """Draws of the observations left, the same but for those removed at every t; drawn once for each question."""
+        asked = (t, between and (tuple(between[0]), tuple(between[1])))
+        if asked not in self._laws:
+            self._laws[asked] = self._draw(t, between)
+        return self._laws[asked]
+
+    def _draw(self, t: float, between: tuple[Labels, Labels] | None) -> Posterior:
         draws = min(DRAWS, max(FEWEST, int(WORK / self.cost)))
         size = max(2, BLOCK // (self.dim * self.observations))  # a few contexts at a time keep the memory small
         posteriors = []
@@ -156,15 +165,20 @@ class SparseRegression:
         )
 
     @cached_property
+    def _laws(self) -> dict[tuple[float, tuple[Labels, Labels] | None], Posterior]:
+        """The laws asked for so far: one costs seconds where supports are many."""
+        return {}
+
+    @cached_property
     def _separations(self) -> dict[float, Estimate]:
-        """TV(signal, null) at the times asked for so far: one costs seconds where supports are many."""
+        """TV(signal, null) at the times asked for so far."""
         return {}
 
     def _log_ratio(self, y: Float[np.ndarray, "n shown values"]) -> Float[np.ndarray, " n"]:
         """ln L."""
         x, answer = y[..., :-1], y[..., -1]
         precision = self.noise**-2
-        gram = precision * (x.swapaxes(1, 2) @ x)
+        gram = (precision * x).swapaxes(1, 2) @ x  # of an array with itself, numpy would fill up the half by hand
         single = precision * (answer[:, None] @ x)[:, 0] - np.diagonal(gram, axis1=1, axis2=2) / 2
         mean = _log_sum(single, gram, self.sparsity) - math.log(self.supports)
         gain = precision - 1 / (self.sparsity + self.noise**2)
