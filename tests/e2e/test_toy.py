@@ -105,6 +105,21 @@ def test_ctrl_c_keeps_what_there_is_and_reports_it(tmp_path: Path) -> None:
     assert "the same command with -o run.db goes on from there" in error.decode()
 
 
+def test_an_interrupted_study_says_how_to_go_on(tmp_path: Path) -> None:
+    study = ("study", "distribution", "--model", "toy:fork?length=200", "--items", "400", "--step", "1", "-o", "run.db")
+    process = begun(*study, cwd=tmp_path, stderr=subprocess.PIPE)
+    try:
+        wait_for(1, tmp_path / "run.db", process)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert error.decode().splitlines()[-1] == (
+        "blinkscope: interrupted; what was drawn is kept, and the same command with -o run.db goes on from there"
+    )
+
+
 def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
     first = begun(*ENDLESS, cwd=tmp_path)
     try:

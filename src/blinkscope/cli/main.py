@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -31,9 +33,6 @@ COMMANDS = {
 }
 
 
-KEPT = "; what was drawn is kept in the run file, and the same command with -o and its name goes on from there"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the machine failed or was interrupted, 2 a user's mistake."""
     parsed = parse(arguments)
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"blinkscope: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"blinkscope: interrupted{KEPT if parsed.command in ('locate', 'study') else ''}", file=sys.stderr)
+        print(f"blinkscope: interrupted{_kept(parsed)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of a pipe has left; there is nobody to tell.
@@ -66,6 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _drop_output() -> None:
     """Let what is still to be printed go nowhere, so that it does not fail once more at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _kept(parsed: argparse.Namespace) -> str:
+    """What an interrupted command leaves behind, and how to go on; empty where it writes no run file."""
+    if parsed.command not in ("locate", "study") or getattr(parsed, "plan", False):
+        return ""
+    if not parsed.output:
+        return "; what was drawn is in a run file of this folder, and the same command with -o and its name goes on"
+    return f"; what was drawn is kept, and the same command with -o {shlex.quote(parsed.output)} goes on from there"
 
 
 def _as_sentence(
