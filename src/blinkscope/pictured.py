@@ -113,6 +113,8 @@ def locate_picture(
     question, target = _split(target, options)
     check_aim(target, clone=question.method == "clone", positions=question.times)
     opened = open_model(model, question.prompt, engine_options or {})
+    if target.ends is not None and opened.sampler.steps == 1:
+        raise UserError("the ends of a change lie between steps, and this schedule has a single one; give it more.")
     stopwatch = Stopwatch()
     label, feature = labeller(question, opened)
     sample = _sample(question, opened)
