@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -242,6 +243,17 @@ def test_folder_of_safetensors_is_opened_and_pickles_are_refused(tmp_path):
     safetensors.torch.save_file(weights, incomplete / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lacks 1 of the model's weights"):
         open_engine(f"hf:{incomplete}")
+
+
+def test_a_tokenizer_of_a_kind_that_is_not_known_is_refused_in_a_sentence(tmp_path):
+    tiny.model("llama").save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    described = json.loads(file.read_text())
+    described["model"]["type"] = "Unheard"
+    file.write_text(json.dumps(described))
+    with pytest.raises(UserError, match="cannot be read as a causal language model: data did not match"):
+        open_engine(f"hf:{tmp_path}")
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

@@ -87,7 +87,10 @@ def _read(place: str, placement: Placement, **how: Any) -> Loaded:
             )
         except torch.OutOfMemoryError as error:
             raise EngineError(f"{place} does not fit into the memory of {placement.device}.") from error
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:
+            # What the library of tokenizers raises is of no class of its own.
+            if not isinstance(error, (OSError, ValueError, KeyError)) and type(error) is not Exception:
+                raise
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{place} cannot be read as a causal language model: {reason}") from error
     if report["missing_keys"]:
