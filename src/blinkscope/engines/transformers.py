@@ -22,6 +22,7 @@ from blinkscope.engines.rows import Rules
 from blinkscope.engines.text import Text
 from blinkscope.engines.token_score import TokenScore, score_of
 from blinkscope.engines.torch_logits import TorchLogits
+from blinkscope.engines.weights import OfFiles
 from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.engines.wording import Wording
 from blinkscope.errors import EngineError, UserError
@@ -49,7 +50,7 @@ _NOT_FOLLOWED = {
 _CPU_ROWS, _GPU_ROWS = 96, 256  # beyond these a step takes longer in the same proportion
 
 
-class TransformersEngine(Wording[Text]):
+class TransformersEngine(OfFiles, Wording[Text]):
     """A transformers model behind the ``Engine`` protocol.
 
     The model is used as it is: its own forward pass is called, so that adapters, hooks and steering vectors act. The
@@ -85,7 +86,7 @@ class TransformersEngine(Wording[Text]):
             )
         if batch_bytes is not None and batch_bytes < 1:
             raise UserError(f"batch-bytes is {batch_bytes}; it must be a positive number of bytes.")
-        self._name, self._model, self._digest = name, model, digest
+        self._name, self._digest, self._model = name, digest, model
         self._end_of_turn = _end_of_turn(model, tokenizer)
         self._sampling = sampling or _generation_settings(model)
         self._batch_bytes = batch_bytes or _free_bytes(model.device)
@@ -94,18 +95,6 @@ class TransformersEngine(Wording[Text]):
         most = int(getattr(config, "max_position_embeddings", None) or 2**31)
         super().__init__(Text(tokenizer, self._end_of_turn), ContextWindow(most, "model"))
         self._prefixes: OrderedDict[Path, KeyValues] = OrderedDict()
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def identity(self) -> str:
-        return self._name
-
-    @property
-    def digest(self) -> str:
-        return self._digest
 
     @property
     def default_sampling(self) -> Sampling:

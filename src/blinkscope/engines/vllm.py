@@ -29,7 +29,7 @@ from blinkscope.engines.returned import Returned
 from blinkscope.engines.rows import Rules
 from blinkscope.engines.text import Text
 from blinkscope.engines.vllm_law import check_law
-from blinkscope.engines.weights import local_digest, need_safetensors
+from blinkscope.engines.weights import OfFiles, local_digest, need_safetensors
 from blinkscope.engines.window import ContextWindow, most_tokens
 from blinkscope.engines.wording import Wording
 from blinkscope.errors import EngineError, UserError
@@ -83,7 +83,7 @@ def open_vllm(name: str, dtype: str) -> VllmEngine:
     return VllmEngine(f"vllm:{name}", llm, digest=local_digest(name))
 
 
-class VllmEngine(Wording[Text]):
+class VllmEngine(OfFiles, Wording[Text]):
     """A ``vllm.LLM`` behind the ``Engine`` protocol.
 
     Parameters
@@ -108,23 +108,11 @@ class VllmEngine(Wording[Text]):
         self._most_listed = self._vocabulary if config.max_logprobs == -1 else int(config.max_logprobs)
         if self._most_listed < 1:
             raise UserError("this vllm.LLM lists no log-probabilities; make it with max_logprobs=-1.")
-        self._name, self._llm, self._vllm, self._digest = name, llm, vllm, digest
+        self._name, self._digest, self._llm, self._vllm = name, digest, llm, vllm
         tokenizer = llm.get_tokenizer()
         self._ends = _ends(config.try_get_generation_config(), tokenizer)
         super().__init__(Text(tokenizer, self._ends), ContextWindow(int(config.max_model_len), "model"))
         self._defaults = llm.get_default_sampling_params()
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def identity(self) -> str:
-        return self._name
-
-    @property
-    def digest(self) -> str:
-        return self._digest
 
     @property
     def default_sampling(self) -> Sampling:

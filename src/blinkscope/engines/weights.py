@@ -15,6 +15,25 @@ PIECES, PIECE = 256, 1 << 16
 """How many pieces of weights a digest reads, and their bytes."""
 
 
+class OfFiles:
+    """How run files know an engine of weights in files: under the name that it was given (``Stored``)."""
+
+    _name: str
+    _digest: str
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def identity(self) -> str:
+        return self._name
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+
 def need_safetensors(folder: Path) -> None:
     """Refuse a folder that holds pickled weights only."""
     if not any(folder.glob(f"*{WEIGHTS}")):
