@@ -205,6 +205,7 @@ def survey_of(run: Run, target: Target, findings: tuple[Finding, ...] | None = N
     finished = all(finding.status not in UNFINISHED for finding in findings)
     identity = run.spec.identity
     method, labels = identity.get("method"), identity.get("labels")
+    own = target_of(run)
     return Survey(
         study=str(identity["study"]),
         status="complete" if finished else "interrupted",
@@ -216,7 +217,7 @@ def survey_of(run: Run, target: Target, findings: tuple[Finding, ...] | None = N
         target=target,
         findings=findings,
         agreement=_agreement(run, len(findings), labels if isinstance(labels, int) else DEFAULT_LABELS),
-        asked=all(getattr(target, name) == getattr(target_of(run), name) for name in DRAWN_BY),
+        asked=all(getattr(target, name) == getattr(own, name) for name in DRAWN_BY),
     )
 
 
