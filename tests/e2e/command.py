@@ -62,10 +62,12 @@ def result(*arguments: str | Path, cwd: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def begun(*arguments: str | Path, cwd: Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """One command in a process of its own, still at work; what it prints on stdout goes nowhere."""
+def begun(
+    *arguments: str | Path, cwd: Path, stdout: int = subprocess.DEVNULL, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """One command in a process of its own, still at work; what it prints goes nowhere if it is not asked for."""
     command = [sys.executable, "-m", "blinkscope.cli.main", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=stderr)
+    return subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=stderr)
 
 
 def kill_after(seconds: float, *arguments: str | Path, cwd: Path) -> None:
@@ -80,6 +82,19 @@ def kill_once_drawn(draws: int, *arguments: str | Path, cwd: Path) -> None:
     """Run a command that is killed as soon as its run file has that many draws, however busy the machine is."""
     done = subprocess.run([sys.executable, "-c", KILLED, str(draws), *map(str, arguments)], cwd=cwd, check=False)
     assert done.returncode == -signal.SIGKILL
+
+
+def interrupted(*arguments: str | Path, cwd: Path) -> tuple[str, str]:
+    """What a command prints, on stdout and stderr, that gets Ctrl-C once its run file ``run.db`` has a draw."""
+    process = begun(*arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_for(1, cwd / "run.db", process)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1, error
+    return out.decode(), error.decode()
 
 
 def wait_for(draws: int, run: Path, process: subprocess.Popen[bytes]) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.e2e.command import begun, blinkscope, kill_after, result, same, wait_for
+from tests.e2e.command import begun, blinkscope, interrupted, kill_after, result, same, wait_for
 
 FORK = ("locate", "Which way?", "--model", "toy:fork?agree=8&width=2&length=24", "--seed", "1")
 ENDLESS = ("locate", "Where to?", "--model", "toy:maze?length=150", "--error", "0.0005", "-o", "run.db")
@@ -87,35 +84,19 @@ def test_killed_at_20_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Pat
 
 
 def test_ctrl_c_keeps_what_there_is_and_reports_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "blinkscope.cli.main", *ENDLESS, "--json"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        wait_for(1, tmp_path / "run.db", process)
-        process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 1, error
+    out, error = interrupted(*ENDLESS, "--json", cwd=tmp_path)
     found = json.loads(out)
     assert found["status"] == "interrupted"
     assert found["cost"]["continuations"] > 0
-    assert b"Traceback" not in error
-    kept = f"interrupted; {found['cost']['continuations']:,} continuation"
-    assert kept in error.decode()
-    assert "the same command with -o run.db goes on from there" in error.decode()
+    assert "Traceback" not in error
+    assert f"interrupted; {found['cost']['continuations']:,} continuation" in error
+    assert "the same command with -o run.db goes on from there" in error
 
 
 def test_an_interrupted_study_says_how_to_go_on(tmp_path: Path) -> None:
     study = ("study", "distribution", "--model", "toy:fork?length=200", "--items", "400", "--step", "1", "-o", "run.db")
-    process = begun(*study, cwd=tmp_path, stderr=subprocess.PIPE)
-    try:
-        wait_for(1, tmp_path / "run.db", process)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert error.decode().splitlines()[-1] == (
+    _, error = interrupted(*study, cwd=tmp_path)
+    assert error.splitlines()[-1] == (
         "blinkscope: interrupted; what was drawn is kept, and the same command with -o run.db goes on from there"
     )
 

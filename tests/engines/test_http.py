@@ -323,9 +323,17 @@ def test_an_engine_that_is_dropped_amid_its_work_closes_its_connections() -> Non
             next(running)
             running.close()  # type: ignore[attr-defined]
             del running, engine
-        while server.connections or any(t.name == pool.THREAD and t not in before for t in threading.enumerate()):
+
+        def left() -> bool:
+            return server.connections > 0 or any(
+                thread.name == pool.THREAD and thread not in before for thread in threading.enumerate()
+            )
+
+        deadline = time.monotonic() + 60
+        while left() and time.monotonic() < deadline:
             gc.collect()  # what was called off may know itself by its own error
             time.sleep(0.01)
+        assert not left()
 
 
 # Several servers.
